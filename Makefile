@@ -1,0 +1,45 @@
+# Countersign. `make demo` and `make test` need Python >= 3.11 and nothing else; both call `make setup`.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help setup demo test lint format protos clean
+.DEFAULT_GOAL := help
+
+help:  ## what can be made
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## make .venv with .venv/bin/countersign
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Countersign needs Python 3.11 or newer; found $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[mesh,dev]'
+	$(BIN)/python -m compileall -q server
+	@touch $@
+
+demo: setup  ## the local mesh: real Envoy, real mTLS, real tokens; KEEP=1 leaves it running
+	@$(BIN)/countersign demo $(if $(KEEP),--keep) $(ARGS)
+
+test: setup  ## every test, the real Envoy included
+	$(BIN)/coverage run -m pytest $(ARGS)
+	@$(BIN)/coverage report --skip-covered --skip-empty
+
+lint: setup  ## ruff, mypy strict, import contracts, compose schema, hadolint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/hadolint Dockerfile
+
+format: setup  ## apply ruff's fixes and format
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+protos: setup  ## compile protos/ into server/countersign/wire
+	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=server --pyi_out=server protos/countersign/wire/*.proto
+
+clean:  ## remove what make has made
+	rm -rf .venv .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

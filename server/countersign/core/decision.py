@@ -1,0 +1,96 @@
+"""The outcome of a check: `Allow` or `Deny`, two types with no default instance.
+
+A `Reason` is for ever: it is a metric label, a log field and what a test expects.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class AllowReason(StrEnum):
+    """Why a request was let through."""
+
+    RULE_MATCHED = "allow-rule-matched"
+    NO_ALLOW_POLICY = "no-allow-policy-applies"  # Istio: without an ALLOW policy everything is allowed
+
+
+class Reason(StrEnum):
+    """Why a request was refused. Closed: every denial has exactly one."""
+
+    # The request cannot be judged.
+    REQUEST_MALFORMED = "request-malformed"  # bytes that are no CheckRequest, or attributes no request can have
+    REQUEST_INCOMPLETE = "request-incomplete"  # Envoy left out what every HTTP check carries
+    WORKLOAD_UNKNOWN = "workload-unknown"
+    NO_POLICIES = "no-policies-loaded"
+    DEADLINE_PASSED = "deadline-passed"
+    INTERNAL_ERROR = "internal-error"
+    # The first proof: the workload.
+    PEER_MALFORMED = "peer-malformed"
+    PEER_MISMATCH = "peer-mismatch"  # Envoy's principal and XFCC name different peers
+    PEER_UNTRUSTED_DOMAIN = "peer-untrusted-domain"
+    MTLS_REQUIRED = "mtls-required"
+    # The second proof: the user.
+    TOKEN_MALFORMED = "token-malformed"  # noqa: S105 (a reason, not a password)
+    TOKEN_AMBIGUOUS = "token-ambiguous"  # noqa: S105
+    TOKEN_ALGORITHM = "token-algorithm-refused"  # noqa: S105
+    TOKEN_TYPE = "token-type-refused"  # noqa: S105
+    TOKEN_ISSUER = "token-unknown-issuer"  # noqa: S105
+    TOKEN_AUDIENCE = "token-wrong-audience"  # noqa: S105
+    TOKEN_EXPIRED = "token-expired"  # noqa: S105
+    TOKEN_NOT_YET_VALID = "token-not-yet-valid"  # noqa: S105
+    TOKEN_NO_EXPIRY = "token-without-expiry"  # noqa: S105
+    TOKEN_SIGNATURE = "token-bad-signature"  # noqa: S105
+    TOKEN_UNKNOWN_KEY = "token-unknown-key"  # noqa: S105
+    KEYS_UNAVAILABLE = "keys-unavailable"
+    # The policies.
+    DENY_RULE_MATCHED = "deny-rule-matched"
+    NO_ALLOW_RULE_MATCHED = "no-allow-rule-matched"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyRef:
+    """What decided. ``id`` in Istio's form, ``ns[foo]-policy[name]-rule[0]``; ``source`` is ``file:line``."""
+
+    id: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutations:
+    """What Envoy does to an allowed request before it forwards it. Names are lower case.
+
+    ``set_headers`` replaces every line of a name by the given lines; ``remove_headers`` never names a set one.
+    """
+
+    set_headers: tuple[tuple[str, str], ...] = ()
+    remove_headers: tuple[str, ...] = ()
+    remove_query_parameters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allow:
+    """The request goes on, with these mutations."""
+
+    reason: AllowReason
+    policy: PolicyRef | None
+    mutations: Mutations
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deny:
+    """The request ends here with this HTTP answer.
+
+    ``detail`` is for the operator's log and trace; the client only ever gets ``status``, ``body``, ``headers``.
+    """
+
+    reason: Reason
+    status: int
+    body: str
+    policy: PolicyRef | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    detail: str = ""
+    generation: int = 0
+
+
+Decision = Allow | Deny

@@ -1,0 +1,87 @@
+"""What Envoy said about one request: typed, unproven, and free of Envoy's wire types.
+
+Nothing here is trusted. An identity comes out of `core.identity` and `tokens`, never out of a header by itself.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+_NOTHING: Final[tuple[str, ...]] = ()
+
+
+class Headers:
+    """Header lines by lower-case name, in order of arrival; pseudo-headers (``:path`` ...) included.
+
+    A value that is not UTF-8 keeps its bytes as lone surrogates (PEP 383), so that it compares exactly and
+    `is_readable` can tell. ``joined`` says that Envoy has already joined repeated lines with ``,``
+    (``encode_raw_headers: false``), so that a comma may hide a second line.
+    """
+
+    __slots__ = ("_lines", "joined")
+
+    def __init__(self, lines: Mapping[str, tuple[str, ...]], *, joined: bool = False) -> None:
+        self._lines = lines
+        self.joined = joined
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[str, str]], *, joined: bool = False) -> "Headers":
+        """Collect (name, value) pairs; names are folded to lower case, as HTTP/2 sends them."""
+        lines: dict[str, tuple[str, ...]] = {}
+        for name, value in pairs:
+            key = name.lower()
+            lines[key] = (*lines.get(key, _NOTHING), value)
+        return cls(lines, joined=joined)
+
+    def values(self, name: str) -> tuple[str, ...]:
+        """Every line of the (lower-case) name; empty if there is none."""
+        return self._lines.get(name, _NOTHING)
+
+    def names(self) -> Iterable[str]:
+        """The lower-case names present."""
+        return self._lines.keys()
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+
+def is_readable(value: str) -> bool:
+    """Whether the value was valid UTF-8 on the wire (see `Headers`)."""
+    return value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpRequest:
+    """The HTTP part of a check. ``path`` is as sent, query included; absent attributes are empty strings."""
+
+    method: str
+    path: str
+    host: str
+    scheme: str = ""
+    headers: Headers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One side of the connection. ``address`` is textual and empty for a pipe; ``port`` is 0 if unknown.
+
+    ``principal`` is Envoy's: first URI SAN, else first DNS SAN, else the subject; empty without TLS.
+    ``certificate`` is URL-encoded PEM, empty unless Envoy's ``include_peer_certificate`` is set.
+    """
+
+    address: str = ""
+    port: int = 0
+    principal: str = ""
+    certificate: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestFacts:
+    """One CheckRequest. ``http`` is None when a network filter asks (Istio's TCP case)."""
+
+    http: HttpRequest | None
+    source: Endpoint
+    destination: Endpoint
+    sni: str = ""
+    context_extensions: Mapping[str, str] = field(default_factory=dict)

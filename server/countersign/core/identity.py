@@ -1,0 +1,140 @@
+"""Proven facts: who the peer is, and whose token was verified.
+
+The peer comes from Envoy's own TLS handshake (``attributes.source.principal``) and from the header in which Envoy
+writes the same handshake down (x-forwarded-client-cert). Malformed identity input refuses the request: were it
+"no principal", a DENY rule on principals would go silent and ``notPrincipals`` would hold.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from countersign.core.decision import Reason
+from countersign.core.facts import RequestFacts
+from countersign.core.spiffe import SpiffeId, SpiffeIdError
+from countersign.core.xfcc import ClientCert, XfccError, parse
+
+XFCC_HEADER: Final = "x-forwarded-client-cert"
+
+
+class PeerSource(StrEnum):
+    """``--peer``: where the peer's SPIFFE ID is read."""
+
+    CROSS_CHECK = "cross-check"  # Envoy's principal decides, XFCC may not contradict it
+    PRINCIPAL = "principal"
+    XFCC = "xfcc"  # for a listener behind the hop that ends TLS
+
+
+class XfccMode(StrEnum):
+    """``--xfcc-mode``: how Envoy's ``forward_client_cert_details`` is set on this listener."""
+
+    SANITIZE_SET = "sanitize_set"  # exactly one element, this hop's
+    APPEND_FORWARD = "append_forward"  # the last element is this hop's, the ones before it are hearsay
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerRules:
+    """How the peer is established. ``trusted_hops``: how many elements from the right to skip (0: none)."""
+
+    source: PeerSource = PeerSource.CROSS_CHECK
+    xfcc_mode: XfccMode = XfccMode.APPEND_FORWARD
+    trusted_hops: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedToken:
+    """A token whose signature, times, issuer and audience were checked. Only `tokens.verify` makes one.
+
+    ``claims`` is what policies see: the payload, its space-delimited claims split into lists.
+    """
+
+    claims: Mapping[str, Any]
+    issuer: str
+    subject: str | None
+    expires_at: float | None  # seconds since the epoch; None if the token never expires
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Both proofs. None means that the proof was not presented, never that it failed."""
+
+    peer: SpiffeId | None
+    token: VerifiedToken | None
+
+
+class PeerError(ValueError):
+    """The peer cannot be established, and the request must not pass. ``reason`` says which rule it broke."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def authenticate_peer(facts: RequestFacts, rules: PeerRules) -> SpiffeId | None:
+    """The peer's SPIFFE ID; None if the connection has none. Raise `PeerError` where the input contradicts itself."""
+    match rules.source:
+        case PeerSource.PRINCIPAL:
+            return _from_principal(facts)
+        case PeerSource.XFCC:
+            elements = _elements(facts, rules)
+            return _from_element(elements[-1 - rules.trusted_hops]) if elements else None
+        case PeerSource.CROSS_CHECK:
+            peer = _from_principal(facts)
+            elements = _elements(facts, rules)
+            if peer is not None and elements:
+                _refuse_contradiction(peer, elements[-1])
+            return peer
+
+
+def _from_principal(facts: RequestFacts) -> SpiffeId | None:
+    """Envoy gives the first URI SAN, else a DNS SAN, else the subject: only a SPIFFE ID is an identity here."""
+    principal = facts.source.principal
+    if "://" not in principal and not principal[:7].lower().startswith("spiffe:"):
+        return None
+    return _workload_id(principal, "source.principal")
+
+
+def _workload_id(text: str, where: str) -> SpiffeId:
+    try:
+        peer = SpiffeId.parse(text)
+    except SpiffeIdError as error:
+        raise PeerError(Reason.PEER_MALFORMED, f"{where}: {error}") from error
+    if not peer.path:  # X509-SVID.md 5.2: a workload's ID has a path
+        raise PeerError(Reason.PEER_MALFORMED, f"{where}: a trust domain, not a workload")
+    return peer
+
+
+def _elements(facts: RequestFacts, rules: PeerRules) -> tuple[ClientCert, ...]:
+    lines = facts.http.headers.values(XFCC_HEADER) if facts.http else ()
+    try:
+        elements = parse(",".join(lines))
+    except XfccError as error:
+        raise PeerError(Reason.PEER_MALFORMED, f"{XFCC_HEADER}: {error}") from error
+    if not elements:
+        return ()
+    if rules.xfcc_mode is XfccMode.SANITIZE_SET and len(elements) != 1:
+        raise PeerError(Reason.PEER_MALFORMED, f"{XFCC_HEADER}: {len(elements)} elements where SANITIZE_SET writes one")
+    if len(elements) <= rules.trusted_hops:
+        raise PeerError(
+            Reason.PEER_MALFORMED,
+            f"{XFCC_HEADER}: {len(elements)} elements, too few for {rules.trusted_hops} trusted hops",
+        )
+    return elements
+
+
+def _from_element(element: ClientCert) -> SpiffeId | None:
+    uris = element.uris or ()
+    if len(uris) > 1:  # X509-SVID.md 5.2: validators must refuse more than one URI SAN
+        raise PeerError(Reason.PEER_MALFORMED, f"{XFCC_HEADER}: {len(uris)} URIs in one element")
+    if not uris or not uris[0]:
+        return None
+    return _workload_id(uris[0], XFCC_HEADER)
+
+
+def _refuse_contradiction(peer: SpiffeId, element: ClientCert) -> None:
+    if element.uris is None:  # this Envoy is not set to write URIs: nothing is said, nothing contradicted
+        return
+    claimed = _from_element(element)
+    if claimed != peer:
+        raise PeerError(Reason.PEER_MISMATCH, f"{XFCC_HEADER} names another peer than source.principal")
