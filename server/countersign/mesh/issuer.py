@@ -48,7 +48,7 @@ class Issuer:
     def sign(
         self, claims: Mapping[str, Any], *, algorithm: str = "RS256", headers: Mapping[str, Any] | None = None
     ) -> str:
-        """Sign with the current key of the algorithm. ``iss`` is ours unless given; a header that is None is omitted."""
+        """Sign with the current key of the algorithm. ``iss`` is ours unless given; a None header is omitted."""
         key = self._current[algorithm]
         return self._token(claims, self._header(algorithm, headers), algorithm, key.private)
 
