@@ -1,0 +1,82 @@
+"""A small HTTP server for the parts of the mesh that are not under test: it asks one function for each answer."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Final, Self
+
+_MAX_BODY: Final = 1 << 20
+_IDLE: Final = 30.0  # seconds a silent connection may stay
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """One request, every header line as it came."""
+
+    method: str
+    path: str
+    headers: tuple[tuple[str, str], ...]
+
+
+Answer = Callable[[Received], tuple[int, bytes]]
+
+
+class HttpServer:
+    """Serves JSON from entering the context to leaving it. Port 0 takes a free one."""
+
+    def __init__(self, name: str, address: tuple[str, int], answer: Answer) -> None:
+        self._server = _Server(address, _handler(answer))
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, name=name, daemon=True
+        )
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._server.server_address[1]
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False  # Envoy keeps its connections open for longer than anybody wants to wait
+
+
+def _handler(answer: Answer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # Envoy keeps the connection
+        timeout = _IDLE
+
+        def _answer(self) -> None:
+            length = self.headers.get("content-length", "0")
+            if not length.isdecimal() or int(length) > _MAX_BODY or "transfer-encoding" in self.headers:
+                self.close_connection = True  # an unread body would be taken for the next request
+            else:
+                self.rfile.read(int(length))
+            received = Received(method=self.command, path=self.path, headers=tuple(self.headers.items()))
+            status, body = answer(received)
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _answer  # noqa: N815 (http.server's names)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the overridden signature)
+            """Envoy's access log says it already."""
+
+    return Handler
