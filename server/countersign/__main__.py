@@ -1,10 +1,6 @@
 """Entry point of `countersign` and of `python -m countersign`."""
 
-
-def main() -> int:
-    """Run the command line; give the exit code."""
-    return 2
-
+from countersign.cli.main import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

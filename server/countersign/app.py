@@ -1,0 +1,157 @@
+"""The composition root: builds the parts of `serve`, joins them, and swaps the snapshot that checks read."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from countersign.authorize import Snapshot
+from countersign.core.jwt_rule import InlineKeys, KeySource, RemoteKeys
+from countersign.edge.check import Checker
+from countersign.edge.grpc_server import GrpcServer
+from countersign.edge.jwks import KeyFetcher
+from countersign.edge.policy_files import changes, digest, read_files
+from countersign.edge.probes import Probes
+from countersign.policy.parse import Loaded, parse
+from countersign.policy.problems import PolicyError
+from countersign.policy.resources import Resources
+from countersign.policy.scope import PolicySet
+from countersign.settings import Settings
+from countersign.tokens.keys import KeySet, KeySetError
+
+_log: Final = logging.getLogger(__name__)
+
+_GRACE: Final = 10.0  # seconds for running checks to end after SIGTERM
+
+_NO_POLICIES: Final = "no policy has been loaded"
+
+
+class App:
+    """One serving process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._snapshot = Snapshot(mesh=settings.mesh, policies=None, keys={})
+        self._inline_keys: Mapping[KeySource, KeySet] = {}
+        self._remote_keys: Mapping[RemoteKeys, KeySet] = {}
+        self._fetcher = KeyFetcher(on_change=self._take_keys)
+        self._digest = ""
+        self._not_ready = _NO_POLICIES
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raise `PolicyError` or OSError where serving cannot start."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        await self._load()
+        checker = Checker(lambda: self._snapshot, self._fetcher.refresh)
+        server = GrpcServer(checker.answer, self._settings.listen)
+        with Probes(self._settings.probes, lambda: self._not_ready):
+            await server.start()
+            await server.set_serving(serving=not self._not_ready)
+            _log.info("listening on %s", ", ".join(map(str, self._settings.listen)))
+            await self._serve(server)
+
+    async def _serve(self, server: GrpcServer) -> None:
+        tasks = [
+            asyncio.create_task(self._fetcher.run(), name="keys"),
+            asyncio.create_task(self._watch(server), name="policies"),
+        ]
+        stopped = asyncio.create_task(self._stop.wait(), name="stop")
+        try:
+            # A background task never ends by itself: if one does, stop rather than serve without it.
+            done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._stop.set()
+            self._not_ready = "stopping"
+            _log.info("stopping")
+            await server.drain(_GRACE)
+            for task in (*tasks, stopped):
+                task.cancel()
+            await asyncio.gather(*tasks, stopped, return_exceptions=True)
+        for task in done:
+            if task is not stopped:
+                task.result()
+
+    async def _watch(self, server: GrpcServer) -> None:
+        said = ""
+        async for _ in changes(self._settings.policies, self._stop):
+            try:
+                await self._load()
+            except PolicyError as error:
+                if str(error) != said:  # the files are looked at again and again
+                    _log.error("policies not loaded, %s:\n%s", self._keep(), error)
+                said = str(error)
+            else:
+                said = ""
+            await server.set_serving(serving=not self._not_ready)
+
+    async def _load(self) -> None:
+        """Read the policies and put them in force, all or nothing. Raise `PolicyError` where they are broken."""
+        texts = await asyncio.to_thread(read_files, self._settings.policies)
+        name = digest(texts)
+        if name == self._digest:
+            return
+        self._digest = name
+        loaded, inline = await asyncio.to_thread(self._parse, texts)
+        for warning in loaded.warnings:
+            _log.warning("%s", warning)
+        if not len(loaded.resources):
+            # Istio without policies allows everything; a mount that failed must not.
+            _log.error("found no policy in %s: %s", ", ".join(map(str, self._settings.policies)), self._keep())
+            return
+        self._put_in_force(loaded.resources, inline)
+
+    def _keep(self) -> str:
+        return "every request is denied" if self._snapshot.policies is None else "the last good set stays in force"
+
+    def _parse(self, texts: Mapping[str, str]) -> tuple[Loaded, Mapping[KeySource, KeySet]]:
+        loaded = parse(texts, self._settings.mesh.namespace or None, _wrong_with_jwks)
+        return loaded, _inline_keys(loaded.resources)
+
+    def _put_in_force(self, resources: Resources, inline: Mapping[KeySource, KeySet]) -> None:
+        previous = self._snapshot.policies
+        generation = previous.generation + 1 if previous else 1
+        self._inline_keys = inline
+        self._snapshot = replace(
+            self._snapshot,
+            policies=PolicySet(resources, self._settings.mesh.root_namespace, generation),
+            keys=_merged(inline, self._remote_keys),
+        )
+        self._fetcher.track(
+            rule.keys
+            for resource in resources.request_authentications
+            for rule in resource.rules
+            if isinstance(rule.keys, RemoteKeys)
+        )
+        self._not_ready = ""
+        _log.info("policies loaded: %d resources, generation %d", len(resources), generation)
+
+    def _take_keys(self, keys: Mapping[RemoteKeys, KeySet]) -> None:
+        self._remote_keys = keys
+        self._snapshot = replace(self._snapshot, keys=_merged(self._inline_keys, keys))
+
+
+def _merged(inline: Mapping[KeySource, KeySet], remote: Mapping[RemoteKeys, KeySet]) -> Mapping[KeySource, KeySet]:
+    return {**inline, **{source: keys for source, keys in remote.items()}}
+
+
+def _inline_keys(resources: Resources) -> Mapping[KeySource, KeySet]:
+    """The key sets written into the policies; `parse` has found them sound."""
+    return {
+        rule.keys: KeySet.parse(rule.keys.jwks)
+        for resource in resources.request_authentications
+        for rule in resource.rules
+        if isinstance(rule.keys, InlineKeys)
+    }
+
+
+def _wrong_with_jwks(text: str) -> str:
+    try:
+        KeySet.parse(text)
+    except KeySetError as error:
+        return str(error)
+    return ""

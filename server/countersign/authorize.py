@@ -1,0 +1,215 @@
+"""The pipeline: facts to a decision, in numbered steps, and the one place where known errors become a Deny.
+
+It awaits nothing, reads no clock and touches no file: everything it needs is in one immutable `Snapshot`.
+
+1. refuse a request that no client has a reason to send;
+2. find the workload, and the policies that apply to it;
+3. establish the peer (the first proof), and hold it against PeerAuthentication;
+4. establish the user (the second proof), as RequestAuthentication wants;
+5. let the authorization policies decide.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from countersign.core import hosts, paths
+from countersign.core.decision import Allow, AllowReason, Decision, Deny, PolicyRef, Reason
+from countersign.core.facts import HttpRequest, RequestFacts
+from countersign.core.identity import Identity, PeerError, PeerRules, authenticate_peer
+from countersign.core.jwt_rule import KeySource
+from countersign.core.posture import Posture
+from countersign.core.spiffe import SpiffeId, SpiffeIdError
+from countersign.policy.attributes import Evidence
+from countersign.policy.resources import MtlsMode
+from countersign.policy.scope import PolicySet, PortMode, Workload, WorkloadPolicies
+from countersign.policy.spec import evaluate
+from countersign.tokens.authenticate import KeysNeeded, TokenRefused, authenticate
+from countersign.tokens.keys import KeySet
+
+ACCESS_DENIED: Final = "RBAC: access denied"  # Envoy's RBAC filter says it so; log pipelines look for it
+_BAD_REQUEST: Final = "request malformed"
+_UNAVAILABLE: Final = "authorization unavailable"
+
+# What the client gets. Everything else about a denial is for the operator.
+_ANSWERS: Final[Mapping[Reason, tuple[int, str]]] = {
+    Reason.REQUEST_MALFORMED: (400, _BAD_REQUEST),
+    Reason.REQUEST_INCOMPLETE: (400, _BAD_REQUEST),
+    Reason.WORKLOAD_UNKNOWN: (503, _UNAVAILABLE),
+    Reason.NO_POLICIES: (503, _UNAVAILABLE),
+    Reason.DEADLINE_PASSED: (503, _UNAVAILABLE),
+    Reason.INTERNAL_ERROR: (503, _UNAVAILABLE),
+}
+_FORBIDDEN: Final = (403, ACCESS_DENIED)
+
+_REALM_PATH: Final = 256  # Envoy's MaximumUriLength, jwt_authn/filter.cc
+_VISIBLE: Final = re.compile(r"[\x21-\x7e]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mesh:
+    """How requests are read. ``namespace`` and ``labels`` are the workload's where the request does not say."""
+
+    trust_domain: str = "cluster.local"
+    trust_domain_aliases: tuple[str, ...] = ()
+    root_namespace: str = "istio-system"
+    namespace: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    peer: PeerRules = PeerRules()  # noqa: RUF009 (frozen)
+    posture: Posture = Posture.STRICT
+
+    @property
+    def trust_domains(self) -> tuple[str, ...]:
+        """Every name of the local mesh."""
+        return (self.trust_domain, *self.trust_domain_aliases)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Everything a check reads, immutable and swapped as one. ``policies`` is None until a set has loaded."""
+
+    mesh: Mesh
+    policies: PolicySet | None
+    keys: Mapping[KeySource, KeySet]
+
+
+class _RefusedError(Exception):
+    """A step refuses the request."""
+
+    def __init__(self, reason: Reason, detail: str, policy: PolicyRef | None = None) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+        self.policy = policy
+
+
+def deny(reason: Reason, detail: str = "", policy: PolicyRef | None = None, generation: int = 0) -> Deny:
+    """A denial with the answer that its reason gives to a client."""
+    status, body = _ANSWERS.get(reason, _FORBIDDEN)
+    return Deny(reason=reason, status=status, body=body, policy=policy, detail=detail, generation=generation)
+
+
+def authorize(facts: RequestFacts, snapshot: Snapshot, now: float, *, may_wait: bool) -> Decision | KeysNeeded:
+    """Decide one request at ``now`` (seconds since the epoch).
+
+    With ``may_wait``, a token whose key may arrive with a fetch gives `KeysNeeded` instead of a denial.
+    """
+    policies = snapshot.policies
+    if policies is None:
+        return deny(Reason.NO_POLICIES, "no policy has been loaded")
+    generation = policies.generation
+    if facts.http is None:
+        return deny(Reason.REQUEST_INCOMPLETE, "no HTTP attributes", None, generation)
+    try:
+        _refuse_unacceptable(facts.http, snapshot.mesh.posture)  # 1
+        applied = policies.for_workload(_workload(facts, snapshot.mesh))  # 2
+        peer = _peer(facts, applied.mtls_on(facts.destination.port), snapshot.mesh)  # 3
+        return _with_token(facts, facts.http, peer, applied, snapshot, now, may_wait=may_wait)  # 4, 5
+    except _RefusedError as refused:
+        return deny(refused.reason, refused.detail, refused.policy, generation)
+    except PeerError as error:
+        return deny(error.reason, str(error), None, generation)
+
+
+def _refuse_unacceptable(http: HttpRequest, posture: Posture) -> None:
+    if not http.method:
+        raise _RefusedError(Reason.REQUEST_MALFORMED, "no method")
+    if posture is Posture.ISTIO:
+        return
+    try:
+        paths.refuse_unacceptable(http.path)
+        hosts.refuse_unacceptable(http.host)
+    except (paths.PathError, hosts.HostError) as error:
+        raise _RefusedError(Reason.REQUEST_MALFORMED, str(error)) from error
+
+
+def _workload(facts: RequestFacts, mesh: Mesh) -> Workload:
+    """The first that says it: the route's ``context_extensions``, Envoy's node, the settings."""
+    extensions = facts.context_extensions
+    namespace = extensions.get("workload.namespace") or _own_namespace(facts) or mesh.namespace
+    if not namespace:
+        raise _RefusedError(Reason.WORKLOAD_UNKNOWN, "neither Envoy nor --namespace says which workload this is")
+    if "workload.labels" in extensions:
+        labels = _labels(extensions["workload.labels"])
+    elif facts.destination.labels:
+        labels = tuple(sorted(facts.destination.labels.items()))
+    else:
+        labels = mesh.labels
+    return Workload(namespace, labels)
+
+
+def _own_namespace(facts: RequestFacts) -> str | None:
+    """The namespace in the certificate that Envoy itself presents."""
+    try:
+        return SpiffeId.parse(facts.destination.principal).namespace
+    except SpiffeIdError:
+        return None
+
+
+def _labels(text: str) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for item in text.split(","):
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise _RefusedError(Reason.WORKLOAD_UNKNOWN, "`workload.labels` is not of the form k=v,k=v")
+        pairs.append((name, value))
+    return tuple(sorted(pairs))
+
+
+def _peer(facts: RequestFacts, port: PortMode, mesh: Mesh) -> SpiffeId | None:
+    if port.mode is MtlsMode.DISABLE:  # Istio has no TLS, hence no identity, on such a port
+        return None
+    peer = authenticate_peer(facts, mesh.peer)
+    if peer is None:
+        if port.mode is MtlsMode.STRICT:
+            policy = PolicyRef(id=f"PeerAuthentication[{port.policy}]", source=port.source)
+            raise _RefusedError(Reason.MTLS_REQUIRED, "the connection has no client certificate of the mesh", policy)
+    elif peer.trust_domain not in mesh.trust_domains:
+        raise _RefusedError(Reason.PEER_UNTRUSTED_DOMAIN, f"{peer} is of another trust domain")
+    return peer
+
+
+def _with_token(  # noqa: PLR0913 (the last steps take all that the first have found)
+    facts: RequestFacts,
+    http: HttpRequest,
+    peer: SpiffeId | None,
+    applied: WorkloadPolicies,
+    snapshot: Snapshot,
+    now: float,
+    *,
+    may_wait: bool,
+) -> Decision | KeysNeeded:
+    generation = snapshot.policies.generation if snapshot.policies else 0
+    mesh = snapshot.mesh
+    found = authenticate(http, applied.jwt_rules, snapshot.keys, now, mesh.posture, may_wait=may_wait)
+    if isinstance(found, KeysNeeded):
+        return found
+    if isinstance(found, TokenRefused):
+        return _unauthenticated(http, found, generation)
+    evidence = Evidence(
+        facts=facts,
+        identity=Identity(peer=peer, token=found.token),
+        posture=mesh.posture,
+        trust_domains=mesh.trust_domains,
+    )
+    evaluation = evaluate(applied, evidence)
+    if isinstance(evaluation.outcome, AllowReason):
+        return Allow(
+            reason=evaluation.outcome, policy=evaluation.policy, mutations=found.mutations, generation=generation
+        )
+    return deny(evaluation.outcome, evaluation.detail, evaluation.policy, generation)
+
+
+def _unauthenticated(http: HttpRequest, refused: TokenRefused, generation: int) -> Deny:
+    """Envoy's answer to a bad token: its text, and where to authenticate (jwt_authn/filter.cc, RFC 6750 3)."""
+    realm = f"{http.scheme}://{http.host}{http.path[:_REALM_PATH]}"
+    challenge = f'Bearer realm="{realm}", error="invalid_token"'
+    return Deny(
+        reason=refused.reason,
+        status=refused.status,
+        body=refused.text,
+        headers=(("www-authenticate", challenge),) if _VISIBLE.fullmatch(realm) else (),
+        detail=refused.detail,
+        generation=generation,
+    )

@@ -1,0 +1,47 @@
+"""`countersign VERB`: finds the verb's module, and turns what it raises into one line and an exit code.
+
+Exit codes: 0 fine, 1 a finding or a denial, 2 usage, 3 I/O.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Final, NoReturn
+
+USAGE: Final = 2
+_IO: Final = 3
+
+VERBS: Final = {
+    "serve": "answer Envoy's checks",
+    "demo": "a local mesh on the real Envoy, and what Countersign decides in it",
+    "health": "ask a serving process whether it is ready",
+    "version": "print the version",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One clear line instead of the usage block."""
+        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        sys.exit(USAGE)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; give the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    verb = next((word for word in words if not word.startswith("-")), "")
+    parser = _Parser(prog="countersign", description="Istio's security policies in front of any Envoy.")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True)
+    for name, summary in VERBS.items():
+        subparser = verbs.add_parser(name, help=summary, description=summary)
+        if name == verb:  # only the verb that runs is imported
+            import_module(f"countersign.cli.{name}").add_arguments(subparser)
+    parsed = parser.parse_args(words)
+    try:
+        return int(import_module(f"countersign.cli.{parsed.verb}").run(parsed))
+    except OSError as error:
+        print(f"countersign {parsed.verb}: {error}", file=sys.stderr)
+        return _IO
+    except KeyboardInterrupt:
+        return 130

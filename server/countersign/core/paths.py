@@ -1,0 +1,72 @@
+"""The paths a request may mean.
+
+A backend may decode, merge slashes, drop ``;parameters`` and resolve dots before it serves; Envoy does only what its
+connection manager is told to. So a path has up to two readings: as sent, and fully normalised.
+Source: RFC 3986 sections 3.3, 5.2.4, 6.2.2; Envoy's path_utility.cc; CVE-2021-29492, CVE-2026-73551, CVE-2026-73553.
+"""
+
+import re
+from typing import Final
+
+_QUERY_OR_FRAGMENT: Final = re.compile(r"[?#]")
+_ORDINARY: Final = re.compile(r"(?:/(?!\.)[^/\\;%]+)*/?")
+# Printable ASCII, each `%` with two hex digits, and no encoded NUL.
+_ACCEPTABLE: Final = re.compile(r"(?:[\x21-\x24\x26-\x7e]|%(?!00)[0-9A-Fa-f]{2})*")
+# RFC 3986 2.3: unreserved characters mean the same encoded or not; `/` and `\` are what attackers encode.
+_DECODABLE: Final = re.compile(r"%(2[def]|3[0-9]|4[1-9a-f]|5[0-9acf]|6[1-9a-f]|7[0-9ae])", re.IGNORECASE)
+_PARAMETERS: Final = re.compile(r";[^/]*")
+_SLASHES: Final = re.compile(r"//+")
+
+
+class PathError(ValueError):
+    """The path is one that no client has a reason to send."""
+
+
+def without_query(path: str) -> str:
+    """The path up to its first ``?`` or ``#``, as Istio's ``paths`` are matched."""
+    return _QUERY_OR_FRAGMENT.split(path, maxsplit=1)[0]
+
+
+def refuse_unacceptable(path: str) -> None:
+    """Raise `PathError` for a path (query included) that is not a path of printable ASCII with sound escapes.
+
+    An empty path (CONNECT) and ``*`` (OPTIONS) pass: they are requests, just not for a path.
+    """
+    path = without_query(path)
+    if path and path != "*" and not path.startswith("/"):
+        raise PathError("path does not start with a slash")
+    if _ACCEPTABLE.fullmatch(path) is None:
+        raise PathError("path with a control or non-ASCII character, an encoded NUL or a broken escape")
+
+
+def readings(path: str) -> tuple[str, ...]:
+    """Every meaning of a path without query: as sent, and normalised where that differs."""
+    if _ORDINARY.fullmatch(path) is not None:
+        return (path,)
+    normal = normalise(path)
+    return (path,) if normal == path else (path, normal)
+
+
+def normalise(path: str) -> str:
+    """Decode once, fold backslashes, strip parameters, merge slashes, resolve dots: in that order.
+
+    Other escapes stay as they are, so that ``%2561`` never becomes ``a``.
+    """
+    path = _DECODABLE.sub(lambda match: chr(int(match[1], 16)), path)
+    path = _PARAMETERS.sub("", path.replace("\\", "/"))
+    path = _SLASHES.sub("/", path)
+    if "/." not in path:
+        return path
+    return _resolve_dots(path)
+
+
+def _resolve_dots(path: str) -> str:
+    resolved: list[str] = []
+    for segment in path.split("/")[1:]:
+        if segment == "..":
+            del resolved[-1:]
+        elif segment != ".":
+            resolved.append(segment)
+    if path.endswith(("/.", "/..")):
+        resolved.append("")
+    return "/" + "/".join(resolved)

@@ -1,0 +1,98 @@
+"""Policy files: read them whole, watch them, and never serve half of a change.
+
+The files are read into memory once and judged by content, so that a file being written, renamed or swapped while
+it is read gives the old set or the new one. A Kubernetes ConfigMap is swapped by renaming the symlink ``..data``:
+that is seen because the directory is watched, not the file.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from watchfiles import awatch
+
+from countersign.policy.parse import unreadable
+from countersign.policy.problems import PolicyError
+
+_log: Final = logging.getLogger(__name__)
+
+_SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
+_MAX_BYTES: Final = 10 * 1024 * 1024  # one file
+_SETTLE_MS: Final = 50  # a change in several steps counts as one
+_POLL_MS: Final = 2000  # file systems without notifications, and directories that were replaced
+
+
+def read_files(roots: Sequence[Path]) -> dict[str, str]:
+    """Every policy file's text by its path. Raise `PolicyError` for a file that cannot be read."""
+    texts: dict[str, str] = {}
+    problems = []
+    for root in roots:
+        for path in _files(root):
+            try:
+                texts[str(path)] = _text(path)
+            except (OSError, ValueError) as error:
+                problems.append(unreadable(str(path), str(error)))
+        if not root.exists():
+            problems.append(unreadable(str(root), "no such file or directory"))
+    if problems:
+        raise PolicyError(problems)
+    return texts
+
+
+def _files(root: Path) -> list[Path]:
+    """The policy files below a directory; names that start with a dot are Kubernetes' bookkeeping."""
+    if not root.is_dir():
+        return [root] if root.exists() else []
+    found: list[Path] = []
+    for entry in sorted(root.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            found += _files(entry)
+        elif entry.suffix in _SUFFIXES:
+            found.append(entry)
+    return found
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        data = file.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise ValueError(f"larger than {_MAX_BYTES} bytes")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 at byte {error.start}") from error
+
+
+def digest(texts: Mapping[str, str]) -> str:
+    """A short name of a set of files: equal names and texts, equal digest."""
+    sha = hashlib.sha256()
+    for name, text in sorted(texts.items()):
+        sha.update(f"{len(name)}:{name}{len(text)}:{text}".encode())
+    return sha.hexdigest()
+
+
+async def changes(roots: Sequence[Path], stop: asyncio.Event) -> AsyncIterator[None]:
+    """Wake whenever the files may have changed; the reader compares contents. Ends when ``stop`` is set."""
+    directories = {root if root.is_dir() else root.parent for root in roots}
+    while not stop.is_set():
+        try:
+            async for _ in awatch(
+                *directories,
+                watch_filter=None,
+                debounce=1000,
+                step=_SETTLE_MS,
+                stop_event=stop,
+                rust_timeout=_POLL_MS,
+                yield_on_timeout=True,
+                raise_interrupt=False,
+            ):
+                yield
+        except (OSError, RuntimeError) as error:  # a watched directory went away: poll until it is back
+            _log.warning("cannot watch the policy directories, looking again: %s", error)
+            await asyncio.sleep(_POLL_MS / 1000)
+            yield

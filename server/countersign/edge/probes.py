@@ -1,0 +1,74 @@
+"""Health over HTTP: ``/healthz`` and ``/livez`` (the process is alive), ``/readyz`` (it can decide).
+
+In a thread of its own, so that a slow prober costs checks nothing.
+"""
+
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Final, Self
+
+from countersign.edge.addresses import TcpAddress
+
+_ALIVE: Final = frozenset({"/healthz", "/livez"})
+_READY: Final = frozenset({"/readyz", "/ready", "/health"})
+_TIMEOUT: Final = 5  # seconds for a prober to send its request
+
+# Why the process is not ready; empty if it is.
+NotReady = Callable[[], str]
+
+
+class Probes:
+    """A context manager: the listener is up inside it."""
+
+    def __init__(self, address: TcpAddress, not_ready: NotReady) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            timeout = _TIMEOUT
+            server_version = "countersign"
+            sys_version = ""
+
+            def do_GET(self) -> None:  # (http.server's name)
+                path = self.path.partition("?")[0]
+                if path in _ALIVE:
+                    self._answer(200, "ok")
+                elif path in _READY:
+                    why = not_ready()
+                    self._answer(503 if why else 200, why or "ok")
+                else:
+                    self._answer(404, "try /livez or /readyz")
+
+            def _answer(self, status: int, text: str) -> None:
+                body = f"{text}\n".encode()
+                self.send_response(status)
+                self.send_header("content-type", "text/plain; charset=utf-8")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (http.server's name)
+                """Probes come every second: they are not news."""
+
+        self._server = _Server((address.host, address.port), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, name="probes", daemon=True)
+
+    @property
+    def port(self) -> int:
+        """The port in use, also where 0 was asked for."""
+        return int(self._server.server_address[1])
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False

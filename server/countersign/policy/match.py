@@ -1,0 +1,121 @@
+"""How one value of a policy matches one value of a request.
+
+Values are literals but for a ``*``: alone it means present and not empty, last a prefix, first a suffix. Only the
+first form that applies counts, so ``*a*`` is the suffix ``a*``, and a ``*`` elsewhere is a character.
+Source: Istio pilot/pkg/security/authz/matcher and model.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from enum import IntEnum
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+
+
+class Outcome(IntEnum):
+    """Three values, ordered for Kleene's logic: AND is the minimum, OR the maximum, NOT the mirror.
+
+    UNREADABLE: the attribute cannot be read, or its readings disagree. It fires a DENY and never satisfies an ALLOW.
+    """
+
+    NO_MATCH = 0
+    UNREADABLE = 1
+    MATCH = 2
+
+
+def both(outcomes: Iterable[Outcome]) -> Outcome:
+    """AND; nothing to hold holds."""
+    return min(outcomes, default=Outcome.MATCH)
+
+
+def either(outcomes: Iterable[Outcome]) -> Outcome:
+    """OR; nothing to choose from does not hold."""
+    return max(outcomes, default=Outcome.NO_MATCH)
+
+
+def negate(outcome: Outcome) -> Outcome:
+    """NOT; what cannot be read cannot be denied either."""
+    return Outcome(Outcome.MATCH - outcome)
+
+
+def agree(readings: Iterable[bool]) -> Outcome:
+    """One outcome from what each reading says: they agree, or the attribute is ambiguous."""
+    said = set(readings)
+    if len(said) == 1:
+        return Outcome.MATCH if said.pop() else Outcome.NO_MATCH
+    return Outcome.UNREADABLE
+
+
+Test = Callable[[str], bool]
+
+
+def wildcard(pattern: str) -> Test:
+    """Istio's string match: exact, ``x*``, ``*x`` or ``*``."""
+    if pattern == "*":
+        return bool
+    if pattern.startswith("*"):
+        suffix = pattern[1:]
+        return lambda text: text.endswith(suffix)
+    if pattern.endswith("*"):
+        prefix = pattern[:-1]
+        return lambda text: text.startswith(prefix)
+    return lambda text: text == pattern
+
+
+def present_or_wildcard(pattern: str) -> Test:
+    """As `wildcard`, but ``*`` is satisfied by an empty value too: the header is there (Envoy's ``present_match``)."""
+    return (lambda _: True) if pattern == "*" else wildcard(pattern)
+
+
+def namespace(pattern: str) -> Test:
+    """``namespaces``: the whole principal against ``.*/ns/<pattern>/.*``, every ``*`` being ``.*``."""
+    middle = ".*".join(re.escape(part) for part in pattern.split("*"))
+    compiled = re.compile(f".*/ns/{middle}/.*")
+    return lambda principal: compiled.fullmatch(principal) is not None
+
+
+def request_principal(pattern: str) -> Callable[[tuple[str, str]], bool]:
+    """``requestPrincipals`` against (iss, sub), cut at the last slash (Istio's ``requestPrincipalGenerator``)."""
+    if pattern == "*":
+        return lambda claims: bool(claims[0]) and bool(claims[1])
+    issuer, slash, subject = pattern.rpartition("/")
+    if slash:
+        iss, sub = wildcard(issuer), wildcard(subject)
+    elif pattern.endswith("*") and not pattern.startswith("*"):
+        iss, sub = wildcard(pattern), bool
+    elif pattern.startswith("*"):
+        iss, sub = bool, wildcard(pattern)
+    else:  # an issuer alone: it would take a token with an empty subject
+        iss, sub = wildcard(pattern), wildcard("")
+    return lambda claims: iss(claims[0]) and sub(claims[1])
+
+
+def expand_trust_domain(principal: str, trust_domains: tuple[str, ...]) -> tuple[str, ...]:
+    """A principal of the local mesh, in each of its trust domains (Istio's ``ReplaceTrustDomainAliases``).
+
+    Only ``<td>/ns/<ns>/sa/<sa>`` is rewritten, and only if its trust domain is (or overlaps by a wildcard) one of
+    the mesh's, or is ``cluster.local``, which always means the local mesh whatever its name.
+    """
+    first, *rest = principal.split("/")
+    if len(rest) != 4 or first == "*":  # noqa: PLR2004 (five parts: <td>/ns/<ns>/sa/<sa>)
+        return (principal,)
+    test = wildcard(first)
+    if first != "cluster.local" and not any(test(domain) for domain in trust_domains):
+        return (principal,)
+    tail = "/".join(rest)
+    heads = (first if first.startswith("*") and test(domain) else domain for domain in trust_domains)
+    return tuple(dict.fromkeys(f"{head}/{tail}" for head in heads))
+
+
+def network(text: str) -> IPv4Network | IPv6Network:
+    """An IP address or CIDR block; host bits are dropped, as Envoy does. Raise ValueError for anything else."""
+    return ip_network(text, strict=False)
+
+
+def in_network(block: IPv4Network | IPv6Network, address: str) -> Outcome:
+    """Whether an address lies in a block; an IPv4-mapped IPv6 address counts as IPv4, a zone is ignored."""
+    try:
+        ip = ip_address(address.partition("%")[0])
+    except ValueError:
+        return Outcome.UNREADABLE
+    mapped = getattr(ip, "ipv4_mapped", None)
+    return Outcome.MATCH if ip in block or (mapped is not None and mapped in block) else Outcome.NO_MATCH

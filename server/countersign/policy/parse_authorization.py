@@ -1,0 +1,187 @@
+"""AuthorizationPolicy: rules as terms over attributes.
+
+Source: security.istio.io AuthorizationPolicy; ValidateAuthorizationPolicy in Istio's pkg/config/validation.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import yaml
+
+from countersign.policy.attributes import (
+    ATTRIBUTES,
+    CONDITION_KEYS,
+    OPERATION_FIELDS,
+    SOURCE_FIELDS,
+    UNSUPPORTED_KEYS,
+)
+from countersign.policy.document import Report, is_null, read_fields, read_list, read_string, read_strings
+from countersign.policy.problems import Code, did_you_mean
+from countersign.policy.resources import Action, AuthorizationPolicy, Clause, Meta, Rule, Term
+
+_SPEC: Final = frozenset({"selector", "targetRef", "targetRefs", "action", "rules", "provider"})
+_UNSUPPORTED_SPEC: Final = frozenset({"targetRef", "targetRefs", "provider"})
+_UNSUPPORTED_ACTIONS: Final = frozenset({"AUDIT", "CUSTOM"})
+_MAX_RULES: Final = 512
+_REMOVED_KEYS: Final = frozenset(
+    {"destination.namespace", "destination.name", "destination.user", "destination.labels"}
+)
+
+
+def parse_authorization_policy(meta: Meta, spec: yaml.Node | None, report: Report) -> AuthorizationPolicy:
+    """Read ``spec``; what is wrong goes to the report."""
+    members = {} if spec is None or is_null(spec) else read_fields(spec, report, _SPEC, "spec")
+    for name in sorted(_UNSUPPORTED_SPEC & members.keys()):
+        report.error(members[name], Code.UNSUPPORTED, f"`{name}` is not supported yet")
+    action = _action(members.get("action"), report)
+    rules_node = members.get("rules")
+    items = [] if rules_node is None or is_null(rules_node) else read_list(rules_node, report, "rules")
+    if len(items) > _MAX_RULES:
+        report.error(items[_MAX_RULES], Code.INVALID_VALUE, f"more than {_MAX_RULES} rules", "split the policy")
+    if action is Action.DENY and not items and spec is not None:
+        report.error(rules_node or spec, Code.INVALID_VALUE, "a DENY policy without rules denies nothing", "add a rule")
+    rules = tuple(_rule(index, node, report) for index, node in enumerate(items))
+    return AuthorizationPolicy(meta=meta, action=action, rules=rules)
+
+
+def _action(node: yaml.Node | None, report: Report) -> Action:
+    if node is None or is_null(node):
+        return Action.ALLOW
+    text = read_string(node, report, "action")
+    if text in _UNSUPPORTED_ACTIONS:
+        report.error(node, Code.UNSUPPORTED, f"`action: {text}` is not supported yet")
+    elif text is not None and text not in Action.__members__:
+        known = {*Action.__members__, *_UNSUPPORTED_ACTIONS}
+        report.error(node, Code.INVALID_VALUE, f"unknown action `{text}`", did_you_mean(text, known))
+    return Action.ALLOW if text == Action.ALLOW else Action.DENY
+
+
+def _rule(index: int, node: yaml.Node, report: Report) -> Rule:
+    members = read_fields(node, report, frozenset({"from", "to", "when"}), "rules")
+    return Rule(
+        index=index,
+        sources=_clauses(members.get("from"), "from", "source", SOURCE_FIELDS, report),
+        operations=_clauses(members.get("to"), "to", "operation", OPERATION_FIELDS, report),
+        conditions=_conditions(members.get("when"), report),
+        source=report.source(node),
+    )
+
+
+def _clauses(
+    node: yaml.Node | None, part: str, member: str, fields: Mapping[str, str], report: Report
+) -> tuple[Clause, ...]:
+    if node is None:
+        return ()
+    items = read_list(node, report, part)
+    if not items:
+        report.error(node, Code.INVALID_VALUE, f"`{part}` is empty", "leave it out to match everything")
+    clauses = []
+    for item in items:
+        members = read_fields(item, report, frozenset({member}), part)
+        if is_null(members.get(member)):
+            report.error(item, Code.MISSING_FIELD, f"`{part}` entry without `{member}`")
+            continue
+        clauses.append(_clause(members[member], member, fields, report))
+    return tuple(clauses)
+
+
+def _clause(node: yaml.Node, member: str, fields: Mapping[str, str], report: Report) -> Clause:
+    attributes = {**fields, **{_negated(name): attribute for name, attribute in fields.items()}}
+    members = read_fields(node, report, frozenset(attributes), member)
+    terms = []
+    for name, value in members.items():
+        if attributes[name] in UNSUPPORTED_KEYS:
+            report.error(value, Code.UNSUPPORTED, f"`{name}` is not supported yet")
+            continue
+        term = _term(value, name, attributes[name], (), report, negated=name not in fields)
+        if term.values:
+            terms.append(term)
+    if isinstance(node, yaml.MappingNode) and not node.value:
+        report.error(node, Code.INVALID_VALUE, f"`{member}` is empty", "name a field, or leave the entry out")
+    return tuple(terms)
+
+
+def _negated(name: str) -> str:
+    return f"not{name[0].upper()}{name[1:]}"
+
+
+def _term(
+    node: yaml.Node, name: str, attribute: str, argument: tuple[str, ...], report: Report, *, negated: bool
+) -> Term:
+    items = read_strings(node, report, name)
+    if isinstance(node, yaml.SequenceNode) and not node.value:
+        report.warning(node, Code.INVALID_VALUE, f"an empty `{name}` restricts nothing", "add a value or leave it out")
+    check = ATTRIBUTES[attribute].check
+    for text, item in items:
+        if not text:
+            report.error(item, Code.INVALID_VALUE, f"an empty string in `{name}`")
+        elif wrong := check(text):
+            report.error(item, Code.INVALID_VALUE, f"`{text}` in `{name}`: {wrong}")
+    return Term(
+        attribute=attribute,
+        argument=argument,
+        field=name,
+        values=tuple(text for text, _ in items),
+        negated=negated,
+        source=report.source(node),
+    )
+
+
+def _conditions(node: yaml.Node | None, report: Report) -> tuple[Clause, ...]:
+    if node is None:
+        return ()
+    clauses = (_condition(item, report) for item in read_list(node, report, "when"))
+    return tuple(clause for clause in clauses if clause)
+
+
+def _condition(node: yaml.Node, report: Report) -> Clause:
+    members = read_fields(node, report, frozenset({"key", "values", "notValues"}), "when")
+    if is_null(members.get("key")):
+        report.error(node, Code.MISSING_FIELD, "`when` entry without `key`")
+        return ()
+    text = read_string(members["key"], report, "key")
+    found = None if text is None else _key(text, members["key"], report)
+    if found is None or text is None:
+        return ()
+    attribute, argument = found
+    terms = [
+        _term(members[name], text, attribute, argument, report, negated=name == "notValues")
+        for name in ("values", "notValues")
+        if not is_null(members.get(name))
+    ]
+    clause = tuple(term for term in terms if term.values)
+    if not clause:
+        report.error(node, Code.MISSING_FIELD, f"`when` entry for `{text}` with neither `values` nor `notValues`")
+    return clause
+
+
+def _key(text: str, node: yaml.Node, report: Report) -> tuple[str, tuple[str, ...]] | None:
+    """The attribute and its bracketed argument of a `when` key."""
+    name, bracket, rest = text.partition("[")
+    if name not in CONDITION_KEYS:
+        _refuse_key(text, name, node, report)
+        return None
+    if not ATTRIBUTES[name].takes_argument:
+        if bracket:
+            report.error(node, Code.INVALID_VALUE, f"`{name}` takes no brackets")
+        return name, ()
+    if not bracket or not rest.endswith("]") or rest == "]":
+        report.error(node, Code.INVALID_VALUE, f"`{text}` wants a name in brackets", f"{name}[name]")
+        return None
+    inner = rest[:-1]
+    return name, (inner.lower(),) if name == "request.headers" else _claim_path(inner)
+
+
+def _refuse_key(text: str, name: str, node: yaml.Node, report: Report) -> None:
+    if any(name == key or name.startswith(f"{key}.") for key in UNSUPPORTED_KEYS):
+        report.error(node, Code.UNSUPPORTED, f"`{name}` is not supported yet")
+    elif name in _REMOVED_KEYS:
+        report.error(node, Code.INVALID_VALUE, f"`{name}` is a key of the past", "pick workloads with `selector`")
+    else:
+        report.error(node, Code.INVALID_VALUE, f"unknown key `{text}`", did_you_mean(name, CONDITION_KEYS))
+
+
+def _claim_path(inner: str) -> tuple[str, ...]:
+    """``a][b`` is a path of two names; brackets that do not pair up are one literal name, as in Istio."""
+    names = inner.split("][")
+    return tuple(names) if all(name and not set(name) & {"[", "]"} for name in names) else (inner,)

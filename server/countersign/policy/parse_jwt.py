@@ -1,0 +1,199 @@
+"""RequestAuthentication: whose tokens count, where they are, what they produce.
+
+Source: security.istio.io RequestAuthentication and JWTRule; ValidateRequestAuthentication in Istio's
+pkg/config/validation.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+import yaml
+
+from countersign.core.jwt_rule import ClaimToHeader, HeaderLocation, InlineKeys, JwtRule, KeySource, RemoteKeys
+from countersign.policy.document import (
+    Report,
+    is_null,
+    read_bool,
+    read_fields,
+    read_list,
+    read_string,
+    read_strings,
+)
+from countersign.policy.problems import Code
+from countersign.policy.resources import Meta, RequestAuthentication
+
+_SPEC: Final = frozenset({"selector", "jwtRules"})
+_RULE: Final = frozenset(
+    {
+        "issuer", "audiences", "jwks", "jwksUri", "jwks_uri", "fromHeaders", "fromParams", "fromCookies",
+        "outputPayloadToHeader", "outputClaimToHeaders", "forwardOriginalToken", "timeout", "spaceDelimitedClaims",
+    }
+)  # fmt: skip
+_UNSUPPORTED: Final = frozenset({"presence"})
+_ALWAYS_SPLIT: Final = frozenset({"scope", "permission"})
+_HEADER_NAME: Final = re.compile(r"[-_A-Za-z0-9]+")
+_URI: Final = re.compile(r"https?://(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(?:[/?][\x21-\x7e]*)?")
+_MAX_URI: Final = 2048
+_DURATION: Final = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,3})0*)?s|([0-9]{1,9})(ms|m|h)")
+_SECONDS: Final = {"ms": 0.001, "m": 60.0, "h": 3600.0}
+
+
+CheckJwks = Callable[[str], str]  # what is wrong with an inline key set; empty if nothing
+
+
+def parse_request_authentication(
+    meta: Meta, spec: yaml.Node | None, report: Report, check_jwks: CheckJwks
+) -> RequestAuthentication:
+    """Read ``spec``; what is wrong goes to the report."""
+    members = {} if spec is None or is_null(spec) else read_fields(spec, report, _SPEC, "spec")
+    if is_null(members.get("jwtRules")):
+        return RequestAuthentication(meta=meta)
+    rules = [_rule(meta, node, report, check_jwks) for node in read_list(members["jwtRules"], report, "jwtRules")]
+    return RequestAuthentication(meta=meta, rules=tuple(rule for rule in rules if rule is not None))
+
+
+def _rule(meta: Meta, node: yaml.Node, report: Report, check_jwks: CheckJwks) -> JwtRule | None:
+    members = {
+        name: value
+        for name, value in read_fields(node, report, _RULE | _UNSUPPORTED, "jwtRules").items()
+        if not is_null(value)
+    }
+    for name in _UNSUPPORTED & members.keys():
+        report.error(members[name], Code.UNSUPPORTED, f"`{name}` is not supported yet")
+    reader = _Reader(members, report)
+    keys = _keys(node, reader, reader.duration("timeout", 5.0), report)
+    if isinstance(keys, InlineKeys) and (wrong := check_jwks(keys.jwks)):
+        report.error(members["jwks"], Code.INVALID_VALUE, f"`jwks`: {wrong}", "a JSON object with a list `keys`")
+    issuer = reader.text("issuer")
+    if not issuer and not isinstance(keys, RemoteKeys):
+        report.error(
+            members.get("issuer", node),
+            Code.MISSING_FIELD,
+            "`issuer` is empty",
+            "only `jwksUri` may go without an issuer",
+        )
+    if keys is None:
+        return None
+    return JwtRule(
+        issuer=issuer,
+        keys=keys,
+        audiences=reader.texts("audiences"),
+        from_headers=reader.header_locations(),
+        from_params=reader.texts("fromParams"),
+        from_cookies=reader.texts("fromCookies"),
+        output_payload_to_header=reader.header_name("outputPayloadToHeader"),
+        output_claim_to_headers=reader.claims_to_headers(),
+        forward_original_token="forwardOriginalToken" in members
+        and read_bool(members["forwardOriginalToken"], report, "forwardOriginalToken"),
+        space_delimited_claims=_ALWAYS_SPLIT | set(reader.texts("spaceDelimitedClaims")),
+        policy=f"{meta.namespace}/{meta.name}",
+        source=report.source(node),
+    )
+
+
+def _keys(node: yaml.Node, reader: "_Reader", timeout: float, report: Report) -> KeySource | None:
+    members = reader.members
+    uri_node = members.get("jwksUri", members.get("jwks_uri"))
+    if "jwks" in members and uri_node is not None:
+        report.error(uri_node, Code.INVALID_VALUE, "both `jwks` and `jwksUri`", "keep one of them")
+        return None
+    if "jwks" in members:
+        text = read_string(members["jwks"], report, "jwks")
+        return None if text is None else InlineKeys(text)
+    if uri_node is None:
+        report.error(
+            node, Code.UNSUPPORTED, "OpenID discovery is not supported yet", "name the keys: `jwksUri` or `jwks`"
+        )
+        return None
+    uri = read_string(uri_node, report, "jwksUri")
+    if uri is None:
+        return None
+    match = _URI.fullmatch(uri)
+    if match is None or len(uri) > _MAX_URI or (match[1] is not None and not 0 < int(match[1]) <= 65535):  # noqa: PLR2004
+        report.error(uri_node, Code.INVALID_VALUE, "`jwksUri` is no http or https URL with a host", "https://host/path")
+        return None
+    return RemoteKeys(uri, timeout)
+
+
+class _Reader:
+    """The members of one rule, by type."""
+
+    def __init__(self, members: dict[str, yaml.Node], report: Report) -> None:
+        self.members = members
+        self._report = report
+
+    def text(self, name: str) -> str:
+        node = self.members.get(name)
+        return "" if node is None else read_string(node, self._report, name) or ""
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        if name not in self.members:
+            return ()
+        items = read_strings(self.members[name], self._report, name)
+        for text, node in items:
+            if not text:
+                self._report.error(node, Code.INVALID_VALUE, f"an empty string in `{name}`")
+        return tuple(text for text, _ in items)
+
+    def header_name(self, name: str) -> str:
+        if name not in self.members:
+            return ""
+        return self._header(self.members[name], name)
+
+    def _header(self, node: yaml.Node, where: str) -> str:
+        text = read_string(node, self._report, where)
+        if text is not None and _HEADER_NAME.fullmatch(text) is None:
+            self._report.error(
+                node, Code.INVALID_VALUE, f"`{text}` is no header name in `{where}`", "letters, digits, - and _"
+            )
+        return (text or "").lower()
+
+    def header_locations(self) -> tuple[HeaderLocation, ...]:
+        if "fromHeaders" not in self.members:
+            return ()
+        locations = []
+        for node in read_list(self.members["fromHeaders"], self._report, "fromHeaders"):
+            members = read_fields(node, self._report, frozenset({"name", "prefix"}), "fromHeaders")
+            if is_null(members.get("name")):
+                self._report.error(node, Code.MISSING_FIELD, "`fromHeaders` entry without `name`")
+                continue
+            prefix = members.get("prefix")
+            text = None if prefix is None or is_null(prefix) else read_string(prefix, self._report, "prefix")
+            locations.append(HeaderLocation(self._header(members["name"], "fromHeaders.name"), text or ""))
+        return tuple(locations)
+
+    def claims_to_headers(self) -> tuple[ClaimToHeader, ...]:
+        if "outputClaimToHeaders" not in self.members:
+            return ()
+        outputs = []
+        for node in read_list(self.members["outputClaimToHeaders"], self._report, "outputClaimToHeaders"):
+            members = read_fields(node, self._report, frozenset({"header", "claim"}), "outputClaimToHeaders")
+            claim = read_string(members["claim"], self._report, "claim") if "claim" in members else ""
+            if "header" not in members or not claim:
+                self._report.error(
+                    node, Code.MISSING_FIELD, "`outputClaimToHeaders` entry wants both `header` and `claim`"
+                )
+                continue
+            outputs.append(ClaimToHeader(self._header(members["header"], "outputClaimToHeaders.header"), claim))
+        return tuple(outputs)
+
+    def duration(self, name: str, default: float) -> float:
+        if name not in self.members:
+            return default
+        text = read_string(self.members[name], self._report, name) or ""
+        match = _DURATION.fullmatch(text)
+        seconds = 0.0
+        if match is not None and match[1] is not None:
+            seconds = float(f"{match[1]}.{match[2] or 0}")
+        elif match is not None:
+            seconds = float(match[3]) * _SECONDS[match[4]]
+        if seconds <= 0:
+            self._report.error(
+                self.members[name],
+                Code.INVALID_VALUE,
+                f"`{name}: {text}` is no positive duration",
+                "such as 5s or 250ms",
+            )
+            return default
+        return seconds

@@ -1,0 +1,133 @@
+"""Which policies apply to which workload.
+
+A resource applies if it is in the root namespace or in the workload's, and its selector's labels are the workload's.
+AuthorizationPolicies and RequestAuthentications add up; of PeerAuthentications one counts at each level.
+Source: Istio pilot/pkg/model/policyattachment.go, pilot/pkg/security/authn ComposePeerAuthentication.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from countersign.core.jwt_rule import JwtRule
+from countersign.policy.resources import (
+    Action,
+    AuthorizationPolicy,
+    Meta,
+    MtlsMode,
+    PeerAuthentication,
+    Resources,
+)
+
+_MAX_REMEMBERED: Final = 1024  # workloads one process serves; a request may name any, so memory must be bounded
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Whose policies are asked for. ``labels`` are sorted pairs, so that equal workloads are equal keys."""
+
+    namespace: str
+    labels: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortMode:
+    """The mTLS mode of a port and the ``file:line`` that set it; empty where Istio's default stands."""
+
+    mode: MtlsMode
+    policy: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadPolicies:
+    """Everything that applies to one workload. ``jwt_rules`` are sorted by issuer, as Envoy tries them."""
+
+    mtls: PortMode
+    mtls_by_port: Mapping[int, PortMode]
+    jwt_rules: tuple[JwtRule, ...]
+    deny: tuple[AuthorizationPolicy, ...]
+    allow: tuple[AuthorizationPolicy, ...]
+
+    def mtls_on(self, port: int) -> PortMode:
+        """The mode of a (destination) port."""
+        return self.mtls_by_port.get(port, self.mtls)
+
+
+class PolicySet:
+    """One generation of policies: all that was loaded at once, scoped to a workload when it is first asked for."""
+
+    def __init__(self, resources: Resources, root_namespace: str, generation: int) -> None:
+        self.resources = resources
+        self.generation = generation
+        self._root_namespace = root_namespace
+        self._scoped: dict[Workload, WorkloadPolicies] = {}
+
+    def for_workload(self, workload: Workload) -> WorkloadPolicies:
+        """What applies to a workload. Remembered: scoping is the same for every request to it."""
+        found = self._scoped.get(workload)
+        if found is None:
+            if len(self._scoped) >= _MAX_REMEMBERED:
+                self._scoped.clear()
+            found = self._scoped[workload] = scope(self.resources, workload, self._root_namespace)
+        return found
+
+
+def scope(resources: Resources, workload: Workload, root_namespace: str) -> WorkloadPolicies:
+    """Pick what applies to a workload."""
+    labels = dict(workload.labels)
+
+    def applies(meta: Meta) -> bool:
+        return meta.namespace in (workload.namespace, root_namespace) and _selects(meta, labels)
+
+    def order(meta: Meta) -> tuple[bool, str, str]:
+        return meta.namespace != workload.namespace, meta.created, meta.name
+
+    requests = [resource for resource in resources.request_authentications if applies(resource.meta)]
+    requests.sort(key=lambda resource: order(resource.meta))
+    jwt_rules = sorted((rule for resource in requests for rule in resource.rules), key=lambda rule: rule.issuer)
+    policies = [policy for policy in resources.authorization_policies if applies(policy.meta)]
+    mtls, by_port = _mtls(resources.peer_authentications, workload, labels, root_namespace)
+    return WorkloadPolicies(
+        mtls=mtls,
+        mtls_by_port=by_port,
+        jwt_rules=tuple(jwt_rules),
+        deny=tuple(policy for policy in policies if policy.action is Action.DENY),
+        allow=tuple(policy for policy in policies if policy.action is Action.ALLOW),
+    )
+
+
+def _selects(meta: Meta, labels: Mapping[str, str]) -> bool:
+    return all(labels.get(name) == value for name, value in meta.selector.items())
+
+
+def _mtls(
+    resources: tuple[PeerAuthentication, ...], workload: Workload, labels: Mapping[str, str], root_namespace: str
+) -> tuple[PortMode, Mapping[int, PortMode]]:
+    """Mesh, namespace, workload: each level that says a mode overrides; a port of the workload's policy wins."""
+    everyone = [resource for resource in resources if not resource.meta.selector]
+    mesh = _oldest([resource for resource in everyone if resource.meta.namespace == root_namespace])
+    own = [resource for resource in resources if resource.meta.namespace == workload.namespace]
+    namespace = _oldest([resource for resource in own if not resource.meta.selector])
+    selected: PeerAuthentication | None = None
+    if workload.namespace != root_namespace:  # Istio ignores a selector in the root namespace
+        selected = _oldest([resource for resource in own if resource.meta.selector and _selects(resource.meta, labels)])
+    mode = PortMode(mode=MtlsMode.PERMISSIVE)
+    for resource in (mesh, namespace, selected):
+        if resource is not None and resource.mode is not MtlsMode.UNSET:
+            mode = _port_mode(resource, resource.mode)
+    by_port: dict[int, PortMode] = {}
+    if selected is not None:
+        for port, port_mode in selected.ports.items():
+            by_port[port] = mode if port_mode is MtlsMode.UNSET else _port_mode(selected, port_mode)
+    return mode, by_port
+
+
+def _port_mode(resource: PeerAuthentication, mode: MtlsMode) -> PortMode:
+    meta = resource.meta
+    return PortMode(mode=mode, policy=f"{meta.namespace}/{meta.name}", source=meta.source)
+
+
+def _oldest(resources: list[PeerAuthentication]) -> PeerAuthentication | None:
+    key = min(((r.meta.created, r.meta.name, r.meta.namespace, i) for i, r in enumerate(resources)), default=None)
+    return None if key is None else resources[key[3]]

@@ -1,0 +1,135 @@
+"""The definition: what policies mean for a request, written as plainly as possible, with the full trace.
+
+1. A DENY rule that matches, or that cannot be read, denies.
+2. Without an ALLOW policy everything else is allowed.
+3. An ALLOW rule that matches allows; otherwise the request is denied.
+
+Source: istio.io "Authorization Policy", Envoy's RBAC filter; the names of rules sort as in Envoy's policy map.
+"""
+
+from dataclasses import dataclass
+from itertools import chain
+
+from countersign.core.decision import AllowReason, PolicyRef, Reason
+from countersign.policy.attributes import ATTRIBUTES, Evidence
+from countersign.policy.match import Outcome, both, either, negate
+from countersign.policy.resources import Action, AuthorizationPolicy, Clause, Rule, Term
+from countersign.policy.scope import WorkloadPolicies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TermTrace:
+    """One field: what was wanted, what the request has, and whether that matches."""
+
+    field: str
+    wanted: tuple[str, ...]
+    got: str
+    outcome: Outcome
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleTrace:
+    """One rule: its outcome and, part by part, every source, operation and condition."""
+
+    policy: PolicyRef
+    action: Action
+    outcome: Outcome
+    sources: tuple[tuple[TermTrace, ...], ...]
+    operations: tuple[tuple[TermTrace, ...], ...]
+    conditions: tuple[tuple[TermTrace, ...], ...]
+
+    @property
+    def terms(self) -> tuple[TermTrace, ...]:
+        """Every field of the rule, in the order of the file."""
+        return tuple(chain.from_iterable(chain(self.sources, self.operations, self.conditions)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What the policies say. ``rules`` is the trace: every rule that was asked, up to the one that decided."""
+
+    outcome: AllowReason | Reason
+    policy: PolicyRef | None
+    detail: str
+    rules: tuple[RuleTrace, ...]
+
+
+def evaluate(policies: WorkloadPolicies, evidence: Evidence) -> Evaluation:
+    """Decide by DENY, then by ALLOW policies. Total: there is a decision for every input."""
+    asked: list[RuleTrace] = []
+    for policy, rule in _in_order(policies.deny):
+        trace = _trace(policy, rule, evidence)
+        asked.append(trace)
+        if trace.outcome is not Outcome.NO_MATCH:
+            return _evaluation(Reason.DENY_RULE_MATCHED, trace, asked)
+    if not policies.allow:
+        return _evaluation(AllowReason.NO_ALLOW_POLICY, None, asked)
+    for policy, rule in _in_order(policies.allow):
+        trace = _trace(policy, rule, evidence)
+        asked.append(trace)
+        if trace.outcome is Outcome.MATCH:
+            return _evaluation(AllowReason.RULE_MATCHED, trace, asked)
+    return _evaluation(Reason.NO_ALLOW_RULE_MATCHED, None, asked)
+
+
+def _in_order(policies: tuple[AuthorizationPolicy, ...]) -> list[tuple[AuthorizationPolicy, Rule]]:
+    pairs = [(policy, rule) for policy in policies for rule in policy.rules]
+    return sorted(pairs, key=lambda pair: pair[0].rule_id(pair[1]))
+
+
+def _evaluation(outcome: AllowReason | Reason, decider: RuleTrace | None, asked: list[RuleTrace]) -> Evaluation:
+    unreadable = [term for trace in asked for term in trace.terms if term.outcome is Outcome.UNREADABLE]
+    detail = ""
+    if outcome is Reason.DENY_RULE_MATCHED and decider is not None and decider.outcome is Outcome.UNREADABLE:
+        detail = _ambiguity(next(term for term in decider.terms if term.outcome is Outcome.UNREADABLE))
+    elif outcome is Reason.NO_ALLOW_RULE_MATCHED and unreadable:
+        detail = _ambiguity(unreadable[0])
+    return Evaluation(outcome=outcome, policy=decider.policy if decider else None, detail=detail, rules=tuple(asked))
+
+
+def _ambiguity(term: TermTrace) -> str:
+    return f"{term.field} can be read in more than one way or not at all"
+
+
+def _trace(policy: AuthorizationPolicy, rule: Rule, evidence: Evidence) -> RuleTrace:
+    parts = [
+        tuple(tuple(_term(term, policy.action, evidence) for term in clause) for clause in clauses)
+        for clauses in (rule.sources, rule.operations, rule.conditions)
+    ]
+    sources, operations, conditions = parts
+    outcome = both(
+        [
+            _any_clause(rule.sources, sources),
+            _any_clause(rule.operations, operations),
+            both(_clause(terms) for terms in conditions),
+        ]
+    )
+    return RuleTrace(
+        policy=PolicyRef(id=policy.rule_id(rule), source=rule.source),
+        action=policy.action,
+        outcome=outcome,
+        sources=sources,
+        operations=operations,
+        conditions=conditions,
+    )
+
+
+def _any_clause(clauses: tuple[Clause, ...], traces: tuple[tuple[TermTrace, ...], ...]) -> Outcome:
+    return either(_clause(terms) for terms in traces) if clauses else Outcome.MATCH
+
+
+def _clause(terms: tuple[TermTrace, ...]) -> Outcome:
+    return both(term.outcome for term in terms)
+
+
+def _term(term: Term, action: Action, evidence: Evidence) -> TermTrace:
+    attribute = ATTRIBUTES[term.attribute]
+    outcome = attribute.judge(term, evidence, action)
+    return TermTrace(
+        field=term.field,
+        wanted=term.values,
+        got=attribute.got(term, evidence),
+        outcome=negate(outcome) if term.negated else outcome,
+        source=term.source,
+    )

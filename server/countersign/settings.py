@@ -1,0 +1,44 @@
+"""What `countersign serve` was told, checked once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from countersign.authorize import Mesh
+from countersign.core.identity import PeerSource
+from countersign.core.spiffe import is_trust_domain
+from countersign.edge.addresses import Address, TcpAddress
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the message names it, what was found and what is wanted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that `serve` needs. Raise `SettingsError` for what cannot work."""
+
+    listen: tuple[Address, ...]
+    insecure_listen: bool
+    policies: tuple[Path, ...]
+    probes: TcpAddress
+    mesh: Mesh
+
+    def __post_init__(self) -> None:
+        """Hold the settings against each other."""
+        for address in self.listen:
+            if isinstance(address, TcpAddress) and not address.is_loopback and not self.insecure_listen:
+                raise SettingsError(
+                    f"--listen {address}: plaintext beyond this machine shows tokens to the network; "
+                    "listen on a unix socket or loopback, or say --insecure-listen"
+                )
+        if len(set(self.listen)) != len(self.listen):
+            raise SettingsError("--listen: the same address twice")
+        for domain in self.mesh.trust_domains:
+            if not is_trust_domain(domain):
+                raise SettingsError(f"trust domain `{domain}`: lower-case letters, digits, `.`, `-` and `_` only")
+        peer = self.mesh.peer
+        if peer.trusted_hops and peer.source is not PeerSource.XFCC:
+            raise SettingsError(
+                f"--xfcc-trusted-hops {peer.trusted_hops}: only --peer xfcc looks at earlier hops; "
+                f"with --peer {peer.source} the peer is the last one"
+            )

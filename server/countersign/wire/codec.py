@@ -1,0 +1,128 @@
+"""The only code that reads a CheckRequest or builds a CheckResponse.
+
+Envoy looks at nothing but ``status.code`` of an answer, and 0 is OK: a default CheckResponse lets the request
+through. So every answer is built here, and a denial's code is written in one place.
+Source: envoy.service.auth.v3, ext_authz_grpc_impl.cc.
+"""
+
+from typing import Final
+
+from google.protobuf.message import DecodeError
+from google.protobuf.struct_pb2 import Struct
+
+from countersign.core.decision import Allow, Decision, Deny, Mutations, Reason
+from countersign.core.facts import Endpoint, Headers, HttpRequest, RequestFacts
+from countersign.wire import auth_pb2 as pb
+
+SERVICE: Final = "envoy.service.auth.v3.Authorization"
+METHOD: Final = f"/{SERVICE}/Check"
+
+# google.rpc.Code
+_OK: Final = 0
+_PERMISSION_DENIED: Final = 7
+_UNAUTHENTICATED: Final = 16
+_HTTP_UNAUTHORIZED: Final = 401
+
+_OVERWRITE: Final = pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+_APPEND: Final = pb.HeaderValueOption.APPEND_IF_EXISTS_OR_ADD
+
+
+class RequestError(ValueError):
+    """The bytes are no CheckRequest that can be judged; ``reason`` says why."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def decode(payload: bytes) -> RequestFacts:
+    """Read a serialized CheckRequest. Raise `RequestError` if it cannot be one."""
+    try:
+        request = pb.CheckRequest.FromString(payload)
+    except DecodeError as error:
+        raise RequestError(Reason.REQUEST_MALFORMED, "not a CheckRequest") from error
+    if not request.HasField("attributes"):
+        raise RequestError(Reason.REQUEST_INCOMPLETE, "no attributes")
+    attributes = request.attributes
+    return RequestFacts(
+        http=_http(attributes.request.http) if attributes.request.HasField("http") else None,
+        source=_endpoint(attributes.source),
+        destination=_endpoint(attributes.destination),
+        sni=attributes.tls_session.sni,
+        context_extensions=attributes.context_extensions,
+    )
+
+
+def _http(http: pb.AttributeContext.HttpRequest) -> HttpRequest:
+    if http.HasField("header_map"):  # encode_raw_headers: every line apart, bytes as they came
+        headers = Headers.of((line.key, _text(line)) for line in http.header_map.headers)
+    else:
+        headers = Headers.of(http.headers.items(), joined=True)
+    if not headers:
+        raise RequestError(Reason.REQUEST_INCOMPLETE, "no headers")
+    return HttpRequest(method=http.method, path=http.path, host=http.host, scheme=http.scheme, headers=headers)
+
+
+def _text(line: pb.HeaderValue) -> str:
+    return line.raw_value.decode("utf-8", "surrogateescape") if line.raw_value else line.value
+
+
+def _endpoint(peer: pb.AttributeContext.Peer) -> Endpoint:
+    socket = peer.address.socket_address
+    return Endpoint(
+        address=socket.address,
+        port=socket.port_value,
+        principal=peer.principal,
+        certificate=peer.certificate,
+        labels=peer.labels,
+    )
+
+
+def encode(decision: Decision) -> bytes:
+    """Write the CheckResponse of a decision."""
+    if isinstance(decision, Allow):
+        response = pb.CheckResponse(status=pb.Status(code=_OK), ok_response=_ok(decision.mutations))
+    else:
+        code = _UNAUTHENTICATED if decision.status == _HTTP_UNAUTHORIZED else _PERMISSION_DENIED
+        response = pb.CheckResponse(
+            status=pb.Status(code=code),
+            denied_response=pb.DeniedHttpResponse(
+                status=pb.HttpStatus(code=decision.status),
+                headers=[_option(name, value, _OVERWRITE) for name, value in decision.headers],
+                body=decision.body,
+            ),
+        )
+    response.dynamic_metadata.CopyFrom(_metadata(decision))
+    return response.SerializeToString()
+
+
+def _ok(mutations: Mutations) -> pb.OkHttpResponse:
+    set_headers: list[pb.HeaderValueOption] = []
+    seen: set[str] = set()
+    for name, value in mutations.set_headers:
+        set_headers.append(_option(name, value, _APPEND if name in seen else _OVERWRITE))
+        seen.add(name)
+    return pb.OkHttpResponse(
+        headers=set_headers,
+        headers_to_remove=mutations.remove_headers,
+        query_parameters_to_remove=mutations.remove_query_parameters,
+    )
+
+
+def _option(name: str, value: str, action: pb.HeaderValueOption.HeaderAppendAction) -> pb.HeaderValueOption:
+    return pb.HeaderValueOption(header=pb.HeaderValue(key=name, value=value), append_action=action)
+
+
+def _metadata(decision: Decision) -> Struct:
+    """What Envoy's access log can print, under ``envoy.filters.http.ext_authz``."""
+    metadata = Struct()
+    fields = metadata.fields
+    fields["decision"].string_value = "ALLOW" if isinstance(decision, Allow) else "DENY"
+    fields["reason"].string_value = decision.reason
+    if decision.policy is not None:
+        fields["policy"].string_value = decision.policy.id
+        fields["source"].string_value = decision.policy.source
+    if isinstance(decision, Deny) and decision.detail:
+        fields["detail"].string_value = decision.detail
+    fields["generation"].number_value = decision.generation
+    return metadata
