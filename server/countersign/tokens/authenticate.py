@@ -1,0 +1,175 @@
+"""A whole RequestAuthentication for one request: which token counts, or why the request is refused.
+
+Istio turns the rules into one requirement tree for Envoy (pilot/pkg/security/authn, jwt_authn/verifier.cc): any of
+the rules, or else for each of them that its token is missing. Here the tree is evaluated directly.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from countersign.core.decision import Mutations, Reason
+from countersign.core.facts import HttpRequest
+from countersign.core.identity import VerifiedToken
+from countersign.core.jwt_rule import JwtRule, KeySource, RemoteKeys
+from countersign.core.posture import Posture
+from countersign.tokens.jose import TokenError, UnverifiedToken, parse
+from countersign.tokens.keys import KeySet
+from countersign.tokens.locate import Located, header_locations, locate
+from countersign.tokens.output import accepted, anonymous
+from countersign.tokens.verify import verify
+
+MAX_TOKENS: Final = 4  # at the locations of one rule; each may cost eight signatures
+
+_AUTHORIZATION: Final = "authorization"
+_UNAUTHORIZED: Final = 401
+_FORBIDDEN: Final = 403
+_KEYS_MAY_COME: Final = frozenset({Reason.KEYS_UNAVAILABLE, Reason.TOKEN_UNKNOWN_KEY})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authenticated:
+    """The request may go on to the policies. ``token`` is None if it carries none."""
+
+    token: VerifiedToken | None
+    mutations: Mutations
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRefused:
+    """The request ends here. ``text`` is for the client (Envoy's words), ``detail`` for the operator."""
+
+    reason: Reason
+    status: int
+    text: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysNeeded:
+    """A refresh of these key sets may change the answer."""
+
+    sources: frozenset[RemoteKeys]
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    rule: JwtRule
+    error: TokenError
+
+
+def authenticate(
+    http: HttpRequest,
+    rules: tuple[JwtRule, ...],
+    keys: Mapping[KeySource, KeySet],
+    now: float,
+    posture: Posture,
+    *,
+    may_wait: bool,
+) -> Authenticated | TokenRefused | KeysNeeded:
+    """Judge the request's tokens at ``now`` (seconds since the epoch) by rules that are sorted by issuer.
+
+    1. a CORS preflight is not asked for a token;
+    2. strict posture: one reading of the authorization header, or none;
+    3. the first rule whose tokens all verify gives the identity;
+    4. without one, a request that carries no token at any rule's locations is anonymous;
+    5. if a key may still come and there is time, say so; else refuse with the status that Envoy would report.
+    """
+    if _is_preflight(http):
+        return Authenticated(token=None, mutations=anonymous(rules))
+    if posture is Posture.STRICT:
+        ambiguous = _ambiguity(http, rules)
+        if ambiguous is not None:
+            return _refused(ambiguous)
+    failures: list[_Failure] = []
+    parsed: dict[str, UnverifiedToken | TokenError] = {}  # rules mostly share their locations: parse once
+    for rule in rules:
+        located = locate(http, rule)
+        if not located:
+            continue
+        tokens: list[tuple[Located, UnverifiedToken]] = []
+        verified: VerifiedToken | None = None
+        try:
+            # All must verify, from the last to the first: else the workload might use one that did not.
+            for place in _bounded(located):
+                token = _parse_once(place.token, parsed)
+                verified = verify(token, rule, keys.get(rule.keys), now, posture)
+                tokens.append((place, token))
+        except TokenError as error:
+            failures.append(_Failure(rule, error))
+        else:
+            return Authenticated(token=verified, mutations=accepted(rules, rule, tokens))
+    if not failures:
+        return Authenticated(token=None, mutations=anonymous(rules))
+    sources = _awaited(failures) if may_wait else frozenset()
+    return KeysNeeded(sources=sources) if sources else _refused(_reported(failures))
+
+
+def _is_preflight(http: HttpRequest) -> bool:
+    """Envoy's ``bypass_cors_preflight``, which Istio always sets: browsers send preflights without credentials."""
+    headers = http.headers
+    return (
+        http.method == "OPTIONS"
+        and any(headers.values("origin"))
+        and any(headers.values("access-control-request-method"))
+    )
+
+
+def _ambiguity(http: HttpRequest, rules: tuple[JwtRule, ...]) -> _Failure | None:
+    """Two credentials where there may be one (RFC 9110 11.6.2): the workload may read the other one."""
+    lines = http.headers.values(_AUTHORIZATION)
+    if not lines or (len(lines) == 1 and not http.headers.joined):
+        return None
+    for rule in rules:
+        for location in header_locations(rule):
+            if location.name == _AUTHORIZATION and (
+                len(lines) > 1 or ("," in lines[0] and lines[0].count(location.prefix) > 1)
+            ):
+                return _Failure(rule, TokenError(Reason.TOKEN_AMBIGUOUS, "More than one authorization header"))
+    return None
+
+
+def _bounded(located: tuple[Located, ...]) -> Iterator[Located]:
+    if len(located) > MAX_TOKENS:
+        raise TokenError(Reason.TOKEN_AMBIGUOUS, f"More than {MAX_TOKENS} Jwts")
+    return reversed(located)
+
+
+def _parse_once(text: str, parsed: dict[str, UnverifiedToken | TokenError]) -> UnverifiedToken:
+    outcome = parsed.get(text)
+    if outcome is None:
+        try:
+            outcome = parse(text)
+        except TokenError as error:
+            outcome = error
+        parsed[text] = outcome
+    if isinstance(outcome, TokenError):
+        raise outcome
+    return outcome
+
+
+def _awaited(failures: list[_Failure]) -> frozenset[RemoteKeys]:
+    return frozenset(
+        failure.rule.keys
+        for failure in failures
+        if failure.error.reason in _KEYS_MAY_COME and isinstance(failure.rule.keys, RemoteKeys)
+    )
+
+
+def _reported(failures: list[_Failure]) -> _Failure:
+    """The failure that Envoy's tree reports: the last child's, but an unknown issuer only if there is nothing else.
+
+    The last child asks each rule again whether its token is missing, and ends at the first whose token is not.
+    """
+    last_child_first = (failures[0], *reversed(failures))
+    return next((each for each in last_child_first if each.error.reason is not Reason.TOKEN_ISSUER), failures[0])
+
+
+def _refused(failure: _Failure) -> TokenRefused:
+    rule, error = failure.rule, failure.error
+    return TokenRefused(
+        reason=error.reason,
+        status=_FORBIDDEN if error.reason is Reason.TOKEN_AUDIENCE else _UNAUTHORIZED,
+        text=error.text,
+        detail=f"{rule.policy} ({rule.source}): {error.text}",
+    )

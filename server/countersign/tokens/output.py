@@ -1,0 +1,91 @@
+"""What a rule writes into an accepted request: Istio's output headers, and the original token taken out.
+
+A client may never forge an output header: every header that any rule can produce is removed unless it is set now
+(Envoy only removes those of the rules that it has tried).
+"""
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from countersign.core.decision import Mutations
+from countersign.core.jwt_rule import JwtRule
+from countersign.tokens.jose import UnverifiedToken
+from countersign.tokens.locate import InHeader, InParameter, Located
+
+_HEADER_VALUE: Final = re.compile(r"[\t\x20-\x7e]+")
+
+
+def accepted(rules: Iterable[JwtRule], rule: JwtRule, tokens: Iterable[tuple[Located, UnverifiedToken]]) -> Mutations:
+    """The mutations of a request for which all ``tokens`` of the one ``rule`` have verified, in that order."""
+    written: list[tuple[str, str]] = []
+    removed: set[str] = set()
+    parameters: list[str] = []
+    for located, token in tokens:
+        written += _headers(rule, token)
+        if not rule.forward_original_token:
+            match located.where:
+                case InHeader(name):
+                    removed.add(name)
+                case InParameter(name):
+                    parameters.append(name)
+                case _:  # a cookie stays, as in Envoy
+                    pass
+    kept = tuple((name, value) for name, value in written if name not in removed)
+    names = {name for name, _ in kept}
+    return Mutations(
+        set_headers=kept,
+        remove_headers=tuple(sorted(removed | {name for name in _producible(rules) if name not in names})),
+        remove_query_parameters=tuple(parameters),
+    )
+
+
+def anonymous(rules: Iterable[JwtRule]) -> Mutations:
+    """The mutations of a request without a verified token."""
+    return Mutations(remove_headers=tuple(sorted(set(_producible(rules)))))
+
+
+def _producible(rules: Iterable[JwtRule]) -> Iterator[str]:
+    for rule in rules:
+        if rule.output_payload_to_header:
+            yield rule.output_payload_to_header
+        for output in rule.output_claim_to_headers:
+            yield output.header
+
+
+def _headers(rule: JwtRule, token: UnverifiedToken) -> Iterator[tuple[str, str]]:
+    if rule.output_payload_to_header:
+        yield rule.output_payload_to_header, token.payload_segment
+    for output in rule.output_claim_to_headers:
+        value = _text(_claim(token.payload, output.claim))
+        # A claim is the issuer's, and through it often the user's: it must not end a header line.
+        if _HEADER_VALUE.fullmatch(value):
+            yield output.header, value
+
+
+def _claim(payload: Mapping[str, Any], path: str) -> object:
+    value: object = payload
+    for name in path.split("."):
+        if not isinstance(value, dict):
+            return None
+        value = value.get(name)
+    return value
+
+
+def _text(claim: object) -> str:
+    """A claim as Envoy writes it (addJWTClaimToHeader in jwt_authn/authenticator.cc); empty if it is not written."""
+    match claim:
+        case str():
+            return claim
+        case bool():
+            return "true" if claim else "false"
+        case int() | float():
+            whole = claim == int(claim) and 0 <= claim < 2**64
+            return str(int(claim)) if whole else f"{claim:f}"
+        case dict() | list():
+            octets = json.dumps(claim, separators=(",", ":"), ensure_ascii=False).encode()
+            return base64.b64encode(octets).decode()
+        case _:
+            return ""

@@ -1,0 +1,131 @@
+"""One token against one rule: the only place where a `VerifiedToken` is made.
+
+The order is Envoy's (jwt_authn/authenticator.cc), because it decides which status a client sees:
+
+1. parse (`jose.parse`, by the caller);
+2. ``iss`` is the rule's;
+3. strict posture: nothing dangerous in the header (RFC 8725);
+4. ``nbf`` and ``exp`` against the clock, and in strict posture a finite ``exp`` and no ``iat`` in the future;
+5. ``aud`` has one of the rule's;
+6. there are keys;
+7. one of at most eight eligible keys verifies the signature.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from jwt.algorithms import Algorithm, get_default_algorithms
+
+from countersign.core.decision import Reason
+from countersign.core.identity import VerifiedToken
+from countersign.core.jwt_rule import JwtRule, RemoteKeys
+from countersign.core.posture import Posture
+from countersign.tokens.jose import ALGORITHMS, TokenError, UnverifiedToken
+from countersign.tokens.keys import KeySet
+
+LEEWAY: Final = 60  # seconds; jwt_verify_lib's kClockSkewInSecond
+_YEAR_10000: Final = 253402300800  # seconds since the epoch; a token that outlives the calendar never expires
+
+# RFC 7519 5.1, RFC 9068 2.1, RFC 7515 4.1.9. Any other type is another kind of token (RFC 8725 3.11).
+_TYPES: Final = frozenset({"jwt", "at+jwt", "jose"})
+_SIGNATURES: Final[Mapping[str, Algorithm]] = {
+    name: algorithm for name, algorithm in get_default_algorithms().items() if name in ALGORITHMS
+}
+
+
+def verify(token: UnverifiedToken, rule: JwtRule, keys: KeySet | None, now: float, posture: Posture) -> VerifiedToken:
+    """Verify for the rule at ``now``, in seconds since the epoch. Raise `TokenError`.
+
+    ``keys`` is None if the rule's keys are not there.
+    """
+    seconds = int(now)  # Envoy's clock has whole seconds
+    _check_issuer(token, rule)
+    if posture is Posture.STRICT:
+        _check_header(token.header)
+    _check_times(token.payload, seconds)
+    if posture is Posture.STRICT:
+        _check_lifetime(token.payload, seconds)
+    _check_audience(token.payload, rule)
+    _check_signature(token, rule, keys)
+    expires = int(token.payload.get("exp", 0))
+    return VerifiedToken(
+        claims=MappingProxyType(_split(token.payload, rule.space_delimited_claims)),
+        issuer=token.payload.get("iss", ""),
+        subject=token.payload.get("sub"),
+        expires_at=float(expires) if expires else None,
+    )
+
+
+def _check_issuer(token: UnverifiedToken, rule: JwtRule) -> None:
+    # An empty issuer means any; Istio allows it with a jwksUri only.
+    if rule.issuer and token.payload.get("iss", "") != rule.issuer:
+        raise TokenError(Reason.TOKEN_ISSUER, "Jwt issuer is not configured")
+
+
+def _check_header(header: Mapping[str, Any]) -> None:
+    if "crit" in header or "b64" in header:  # RFC 7515 4.1.11: we understand no extension; RFC 7797: nor this one
+        raise TokenError(Reason.TOKEN_MALFORMED, "Jwt header has an extension that is not supported")
+    kind = header.get("typ", "JWT")
+    if not isinstance(kind, str) or kind.lower().removeprefix("application/") not in _TYPES:
+        raise TokenError(Reason.TOKEN_TYPE, "Jwt header [typ] is not supported")
+    if "zip" in header or "enc" in header or "cty" in header:  # members of a JWE, or of a token inside a token
+        raise TokenError(Reason.TOKEN_TYPE, "Jwt is encrypted, compressed or nested")
+
+
+def _check_times(payload: Mapping[str, Any], now: int) -> None:
+    if now + LEEWAY < int(payload.get("nbf", 0)):
+        raise TokenError(Reason.TOKEN_NOT_YET_VALID, "Jwt not yet valid")
+    expires = int(payload.get("exp", 0))
+    if expires and now > expires + LEEWAY:  # Envoy: 0 is absent
+        raise TokenError(Reason.TOKEN_EXPIRED, "Jwt is expired")
+
+
+def _check_lifetime(payload: Mapping[str, Any], now: int) -> None:
+    if not 0 < int(payload.get("exp", 0)) < _YEAR_10000:
+        raise TokenError(Reason.TOKEN_NO_EXPIRY, "Jwt never expires")
+    if now + LEEWAY < int(payload.get("iat", 0)):
+        raise TokenError(Reason.TOKEN_NOT_YET_VALID, "Jwt is issued in the future")
+
+
+def _check_audience(payload: Mapping[str, Any], rule: JwtRule) -> None:
+    if not rule.audiences:
+        return
+    audience = payload.get("aud", ())
+    said = (audience,) if isinstance(audience, str) else audience
+    wanted = {_fold(entry) for entry in rule.audiences}
+    if not any(_fold(entry) in wanted for entry in said):
+        raise TokenError(Reason.TOKEN_AUDIENCE, "Audiences in Jwt are not allowed")
+
+
+def _fold(audience: str) -> str:
+    """Without the scheme and one trailing slash (jwt_verify_lib, check_audience.cc)."""
+    for scheme in ("https://", "http://"):
+        if audience.startswith(scheme):
+            audience = audience.removeprefix(scheme)
+            break
+    return audience.removesuffix("/")
+
+
+def _check_signature(token: UnverifiedToken, rule: JwtRule, keys: KeySet | None) -> None:
+    if keys is None and isinstance(rule.keys, RemoteKeys):
+        raise TokenError(Reason.KEYS_UNAVAILABLE, "Jwks remote fetch is failed")
+    if keys is None or not keys.keys:
+        raise TokenError(Reason.KEYS_UNAVAILABLE, "Jwks doesn't have any valid public key")
+    candidates = keys.eligible(token.algorithm, token.kid)
+    if not candidates:
+        raise TokenError(Reason.TOKEN_UNKNOWN_KEY, "Jwks doesn't have key to match kid or alg from Jwt")
+    # INVARIANT: every candidate may verify this very algorithm, so the header alone never chooses how a key is used.
+    algorithm = _SIGNATURES[token.algorithm]
+    if not any(algorithm.verify(token.signing_input, key.public, token.signature) for key in candidates):
+        raise TokenError(Reason.TOKEN_SIGNATURE, "Jwt verification fails")
+
+
+def _split(payload: Mapping[str, Any], space_delimited: frozenset[str]) -> dict[str, Any]:
+    """What policies see (Istio: ``spaceDelimitedClaims``): the string is gone, its words are a list."""
+    claims = dict(payload)
+    for name in space_delimited & payload.keys():
+        value = claims[name]
+        if isinstance(value, str):
+            claims[name] = [word for word in value.split(" ") if word]
+    return claims
