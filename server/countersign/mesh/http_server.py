@@ -65,7 +65,8 @@ def _handler(answer: Answer) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True  # an unread body would be taken for the next request
             else:
                 self.rfile.read(int(length))
-            received = Received(method=self.command, path=self.path, headers=tuple(self.headers.items()))
+            path = self.requestline.split()[1]  # `self.path` has lost what http.server takes for a second slash
+            received = Received(method=self.command, path=path, headers=tuple(self.headers.items()))
             status, body = answer(received)
             self.send_response(status)
             self.send_header("content-type", "application/json")

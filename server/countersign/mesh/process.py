@@ -54,7 +54,7 @@ class Child:
             return self._process.wait(grace)
         except subprocess.TimeoutExpired:
             self._signal(signal.SIGKILL)
-            return self._process.wait(grace)
+            return self._process.wait(_GRACE)
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -12,10 +12,12 @@ from typing import Any, Final
 
 import yaml
 
+from countersign.mesh.process import MeshError
+
 JWKS_URI: Final = "http://issuer:8000/jwks.json"  # the one address in envoy/policies
 
 
-class RelocationError(ValueError):
+class RelocationError(MeshError):
     """A file says something that the map does not."""
 
 

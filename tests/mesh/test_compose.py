@@ -1,0 +1,144 @@
+"""docker-compose.yml runs what `make demo` runs: the same files, with commands that the CLI has."""
+
+import argparse
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS, ENVOYS = "countersign:local", "envoyproxy/envoy:v1.40.0"
+
+each_service = pytest.mark.parametrize("name", sorted(SERVICES))
+each_of_ours = pytest.mark.parametrize("name", sorted(n for n, s in SERVICES.items() if s["image"] == OURS))
+each_envoy = pytest.mark.parametrize("name", ["httpbin", "sleep", "edge"])
+
+
+def _parse(command: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    import_module(f"countersign.cli.{command[0]}").add_arguments(parser)
+    return parser.parse_args(command[1:])
+
+
+def _mounts(service: dict[str, Any]) -> dict[str, str]:
+    """Target to source, of every volume."""
+    return {parts[1]: parts[0] for parts in (volume.split(":") for volume in service.get("volumes", []))}
+
+
+@each_service
+def test_there_are_two_images_and_no_other(name: str) -> None:
+    assert SERVICES[name]["image"] in {OURS, ENVOYS}
+
+
+@each_service
+def test_a_container_has_no_privilege_and_writes_nothing(name: str) -> None:
+    service = SERVICES[name]
+
+    assert service["user"] == "65532:65532"
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["tmpfs"] == ["/tmp"]  # noqa: S108 (inside the container)
+    assert "privileged" not in service
+
+
+@each_service
+def test_what_runs_for_long_has_a_health_check(name: str) -> None:
+    check = SERVICES[name]["healthcheck"]
+
+    if name == "certificates":
+        assert check == {"disable": True}
+    else:
+        assert check["test"][0] == "CMD"
+        assert {"interval", "timeout", "retries"} < check.keys()
+
+
+@each_service
+def test_a_service_waits_for_health_or_completion(name: str) -> None:
+    for other, how in SERVICES[name].get("depends_on", {}).items():
+        ends = other == "certificates"
+        assert how == {"condition": "service_completed_successfully" if ends else "service_healthy"}
+
+
+@each_of_ours
+def test_the_command_is_one_that_the_cli_has(name: str) -> None:
+    assert vars(_parse(SERVICES[name]["command"]))
+
+
+def test_the_cli_refuses_what_it_does_not_have(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        _parse(["demo", "certificate", "--out", "/run/mesh/certs"])
+
+    assert "certificate" in capsys.readouterr().err
+
+
+@each_envoy
+def test_an_envoy_mounts_the_file_that_the_demo_runs(name: str) -> None:
+    source = _mounts(SERVICES[f"envoy-{name}"])["/etc/envoy/envoy.yaml"]
+
+    assert source == f"./envoy/{name}.yaml"
+    assert (ROOT / source).is_file()
+    assert "/etc/envoy/envoy.yaml" in SERVICES[f"envoy-{name}"]["command"]
+
+
+@each_envoy
+def test_every_path_of_a_configuration_is_in_a_mount(name: str) -> None:
+    mounts = _mounts(SERVICES[f"envoy-{name}"])
+    directories = set(re.findall(r"(/run/(?:mesh/certs|countersign))/", (ROOT / f"envoy/{name}.yaml").read_text()))
+
+    assert directories
+    assert directories <= mounts.keys()
+
+
+@each_envoy
+def test_every_address_of_a_configuration_is_a_service(name: str) -> None:
+    aliases = {
+        alias for s in SERVICES.values() for alias in s.get("networks", {}).get("default", {}).get("aliases", [])
+    }
+    names = set(re.findall(r"address: ([\w.-]+), port_value", (ROOT / f"envoy/{name}.yaml").read_text()))
+
+    assert names - {"0.0.0.0", "127.0.0.1"} <= SERVICES.keys() | aliases
+
+
+def test_countersign_and_the_server_sidecar_share_the_socket_and_nobody_else_does() -> None:
+    sharing = {name for name, service in SERVICES.items() if "/run/countersign" in _mounts(service)}
+    command = SERVICES["countersign"]["command"]
+
+    assert sharing == {"countersign", "envoy-httpbin"}
+    assert command[command.index("--listen") + 1] == "unix:/run/countersign/authz.sock"
+    assert "path: /run/countersign/authz.sock" in (ROOT / "envoy/httpbin.yaml").read_text()
+
+
+def test_countersign_reads_the_policies_of_the_demo_and_cannot_write_them() -> None:
+    service = SERVICES["countersign"]
+    (volume,) = (each for each in service["volumes"] if each.startswith("./envoy/policies:"))
+    command = service["command"]
+
+    assert volume.split(":")[1:] == [command[command.index("--policies") + 1], "ro"]
+
+
+def test_the_issuer_is_where_the_policies_look_for_its_keys() -> None:
+    command = SERVICES["issuer"]["command"]
+    text = (ROOT / "envoy/policies/request-authentication.yaml").read_text()
+
+    assert "jwksUri: http://issuer:8000/jwks.json" in text
+    assert _parse(command).listen == ("0.0.0.0", 8000)
+
+
+@each_service
+def test_ports_are_published_on_loopback_only(name: str) -> None:
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", []))
+
+
+def test_the_image_runs_unprivileged_and_checks_its_health() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+
+    assert "\nUSER 65532:65532\n" in text
+    assert 'CMD ["countersign", "health"]' in text
+    assert '\nENTRYPOINT ["countersign"]\nCMD ["serve"]\n' in text
+    assert "install -d -o 65532 -g 65532 -m 0700 /run/countersign /run/mesh/certs" in text
