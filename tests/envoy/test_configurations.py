@@ -139,7 +139,13 @@ def test_nothing_runs_between_the_check_and_the_router(chain: int) -> None:
         "envoy.filters.http.ext_authz",
         "envoy.filters.http.router",
     ]
-    assert "typed_per_filter_config" not in set(_keys(manager["route_config"]))
+
+
+def test_no_route_switches_the_check_off() -> None:
+    for per_route in _find(_load("httpbin"), "ExtAuthzPerRoute"):
+        assert per_route.keys() == {"@type", "check_settings"}
+        assert per_route["check_settings"] == {"context_extensions": {"workload.namespace": "apps"}}
+    assert set(_keys(_load("httpbin"))).isdisjoint({"disabled", "typed_filter_metadata"})
 
 
 def test_the_server_sidecar_wants_a_certificate_of_the_mesh() -> None:

@@ -30,6 +30,7 @@ def test_there_are_at_least_sixteen_requests_each_with_a_title_of_its_own() -> N
         Reason.TOKEN_AUDIENCE,
         Reason.TOKEN_SIGNATURE,
         Reason.TOKEN_ALGORITHM,
+        Reason.TOKEN_MALFORMED,
     ],
 )
 def test_the_reason_is_shown(reason: Reason) -> None:

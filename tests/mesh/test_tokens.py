@@ -55,3 +55,10 @@ def test_an_unsigned_token_has_no_signature(issuer: Issuer) -> None:
 
     assert token.endswith(".")
     assert jwt.get_unverified_header(token)["alg"] == "none"
+
+
+def test_a_confused_token_says_hs256_under_the_id_of_an_rsa_key(issuer: Issuer) -> None:
+    header = jwt.get_unverified_header(mint(issuer, Token(label="confused", signature=Signature.CONFUSED), NOW))
+
+    assert header["alg"] == "HS256"
+    assert header["kid"] == issuer.kid("RS256")

@@ -5,7 +5,6 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any, Final
 
 from countersign.mesh.client import Answer, send
@@ -105,15 +104,15 @@ def _once(mesh: Mesh, step: Step, headers: tuple[tuple[str, str], ...], started:
     milliseconds = round((time.monotonic() - started) * 1000, 1)
     entry = _log_entry(mesh, answer)
     said: Mapping[str, Any] = entry.get("ext_authz") or {}
-    source = said.get("source", "")
+    here = f"{mesh.policies}/"
     return Observed(
         status=answer.status,
         body=answer.body,
         decision=said.get("decision", ""),
         reason=said.get("reason", ""),
         policy=said.get("policy", ""),
-        source=PurePath(source).name if source else "",
-        detail=said.get("detail", ""),
+        source=said.get("source", "").removeprefix(here),
+        detail=said.get("detail", "").replace(here, ""),
         details=entry["details"] or "",
         upstream=_echo(answer),
         milliseconds=milliseconds,

@@ -26,7 +26,8 @@ class Signature(StrEnum):
 
     GENUINE = "genuine"
     FORGED = "forged"  # the right key ID, another key
-    NONE = "none"  # alg: none
+    NONE = "none"  # alg: none, and nothing where the signature should be
+    CONFUSED = "confused"  # HS256, with the published RSA key as the secret
 
 
 class Change(StrEnum):
@@ -85,6 +86,8 @@ _STAFF: Final = "ns[apps]-policy[users]-rule[0]"
 _AUDITORS: Final = "ns[apps]-policy[users]-rule[1]"
 _NO_LEGACY: Final = "ns[apps]-policy[no-legacy]-rule[0]"
 _INTERNAL: Final = "ns[istio-system]-policy[internal-paths]-rule[0]"
+
+_NOT_A_JWT: Final = "Jwt is not in the form of Header.Payload.Signature"
 
 _ALICE: Final[Mapping[str, Any]] = {"sub": "alice", "groups": ["people", "staff"]}
 _CAROL: Final[Mapping[str, Any]] = {"sub": "carol", "realm_access": {"roles": ["auditor"]}}
@@ -221,6 +224,12 @@ USERS: Final = (
         title="not signed at all",
         caller=Caller.EDGE,
         token=Token(label="alg: none", claims=_ALICE, signature=Signature.NONE),
+        expected=_deny(Reason.TOKEN_MALFORMED, status=401, body=f"{_NOT_A_JWT} with two dots and 3 sections"),
+    ),
+    Step(
+        title="the public key as a shared secret",
+        caller=Caller.EDGE,
+        token=Token(label="confused, HS256", claims=_ALICE, signature=Signature.CONFUSED),
         expected=_deny(Reason.TOKEN_ALGORITHM, status=401, body="Jwt header [alg] is not supported"),
     ),
 )

@@ -16,3 +16,5 @@ def mint(issuer: Issuer, token: Token, now: float) -> str:
             return issuer.forge(claims, algorithm=token.algorithm)
         case Signature.NONE:
             return issuer.unsigned(claims)
+        case Signature.CONFUSED:
+            return issuer.confuse(claims)
