@@ -5,6 +5,7 @@ import logging
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Final
 
 from countersign.authorize import Snapshot
@@ -136,7 +137,7 @@ class App:
 
 
 def _merged(inline: Mapping[KeySource, KeySet], remote: Mapping[RemoteKeys, KeySet]) -> Mapping[KeySource, KeySet]:
-    return {**inline, **{source: keys for source, keys in remote.items()}}
+    return dict(chain[tuple[KeySource, KeySet]](inline.items(), remote.items()))
 
 
 def _inline_keys(resources: Resources) -> Mapping[KeySource, KeySet]:

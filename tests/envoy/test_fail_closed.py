@@ -1,4 +1,4 @@
-"""The real Envoy, set to let requests through when its authorizer fails: nothing that Countersign does is such a failure.
+"""The real Envoy, set to let requests through when its authorizer fails: nothing Countersign does is such a failure.
 
 ``failure_mode_allow: true`` is what nobody should set. Here it is the magnifying glass: a gRPC error, an empty
 answer or a late one would show as a 200.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from countersign.authorize import Snapshot, authorize, deny
-from countersign.core.decision import Decision, Reason
+from countersign.core.decision import Allow, Decision, Reason
 from countersign.core.jwt_rule import RemoteKeys
 from countersign.tokens.authenticate import KeysNeeded
 from countersign.wire.codec import RequestError, decode, encode
@@ -42,7 +42,7 @@ class Checker:
             if isinstance(decision, KeysNeeded):
                 await self._wait_for(decision.sources, deadline)
                 decision = self._decide(payload, may_wait=False)
-            if isinstance(decision, KeysNeeded) or time.monotonic() > deadline:
+            if isinstance(decision, KeysNeeded) or (isinstance(decision, Allow) and time.monotonic() > deadline):
                 decision = deny(Reason.DEADLINE_PASSED, "the decision came after the deadline of the check")
             return encode(decision)
         except Exception as error:  # noqa: BLE001 (the one catch-all: any fault of ours is a denial)

@@ -22,7 +22,7 @@ _log: Final = logging.getLogger(__name__)
 _SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 _MAX_BYTES: Final = 10 * 1024 * 1024  # one file
 _SETTLE_MS: Final = 50  # a change in several steps counts as one
-_POLL_MS: Final = 2000  # file systems without notifications, and directories that were replaced
+_POLL: Final = 2.0  # seconds: file systems without notifications, and directories that were replaced
 
 
 def read_files(roots: Sequence[Path]) -> dict[str, str]:
@@ -76,8 +76,11 @@ def digest(texts: Mapping[str, str]) -> str:
     return sha.hexdigest()
 
 
-async def changes(roots: Sequence[Path], stop: asyncio.Event) -> AsyncIterator[None]:
-    """Wake whenever the files may have changed; the reader compares contents. Ends when ``stop`` is set."""
+async def changes(roots: Sequence[Path], stop: asyncio.Event, poll: float = _POLL) -> AsyncIterator[None]:
+    """Wake whenever the files may have changed, and every ``poll`` seconds; the reader compares contents.
+
+    Ends when ``stop`` is set.
+    """
     directories = {root if root.is_dir() else root.parent for root in roots}
     while not stop.is_set():
         try:
@@ -87,12 +90,11 @@ async def changes(roots: Sequence[Path], stop: asyncio.Event) -> AsyncIterator[N
                 debounce=1000,
                 step=_SETTLE_MS,
                 stop_event=stop,
-                rust_timeout=_POLL_MS,
+                rust_timeout=int(poll * 1000),
                 yield_on_timeout=True,
-                raise_interrupt=False,
             ):
                 yield
         except (OSError, RuntimeError) as error:  # a watched directory went away: poll until it is back
             _log.warning("cannot watch the policy directories, looking again: %s", error)
-            await asyncio.sleep(_POLL_MS / 1000)
+            await asyncio.sleep(poll)
             yield

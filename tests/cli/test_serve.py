@@ -1,0 +1,236 @@
+"""`countersign serve`: its flags, its reloads, its end."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+from countersign.edge.addresses import UnixAddress
+from countersign.mesh.process import wait_until
+from countersign.wire.codec import METHOD, SERVICE
+
+from tests.cli.serving import Serve, free_port
+from tests.edge.serving import READERS, call, health, reason, request
+
+NOBODY = READERS.replace("sa/sleep", "sa/nobody")
+BROKEN = READERS.replace("principals", "principal")
+
+
+@pytest.fixture
+def policies(tmp_path: Path) -> Path:
+    directory = tmp_path / "policies"
+    directory.mkdir()
+    (directory / "p.yaml").write_text(READERS)
+    return directory
+
+
+def decide(serve: Serve, **attributes: str) -> str:
+    return reason(call(serve.address, request(**attributes).SerializeToString()))
+
+
+def becomes(serve: Serve, expected: str) -> bool:
+    return wait_until(f"deciding {expected}", lambda: decide(serve) == expected or None, within=10, child=serve.child)
+
+
+def countersign(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "countersign", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_it_decides_and_says_that_it_is_ready(tmp_path: Path, policies: Path) -> None:
+    with Serve(tmp_path, policies, "--namespace", "apps") as serve:
+        assert decide(serve) == "allow-rule-matched"
+        assert decide(serve, method="POST") == "no-allow-rule-matched"
+        assert serve.ready() == "ok"
+        assert [health(serve.address, name) for name in ("", SERVICE)] == ["SERVING", "SERVING"]
+
+
+def test_a_policy_that_changes_is_in_force_without_a_restart(tmp_path: Path, policies: Path) -> None:
+    with Serve(tmp_path, policies, "--namespace", "apps") as serve:
+        assert decide(serve) == "allow-rule-matched"
+        (policies / "p.yaml").write_text(NOBODY)
+        assert becomes(serve, "no-allow-rule-matched")
+        (policies / "p.yaml").write_text(READERS)
+        assert becomes(serve, "allow-rule-matched")
+
+
+def test_a_config_map_swap_is_in_force_without_a_restart(tmp_path: Path) -> None:
+    policies = tmp_path / "mounted"
+    policies.mkdir()
+
+    def swap(version: str, text: str) -> None:
+        (policies / version).mkdir()
+        (policies / version / "p.yaml").write_text(text)
+        (policies / "..data_tmp").symlink_to(version)
+        (policies / "..data_tmp").rename(policies / "..data")
+
+    swap("..1", READERS)
+    (policies / "p.yaml").symlink_to("..data/p.yaml")
+    with Serve(tmp_path, policies, "--namespace", "apps") as serve:
+        assert decide(serve) == "allow-rule-matched"
+        swap("..2", NOBODY)
+        assert becomes(serve, "no-allow-rule-matched")
+
+
+def test_a_broken_file_leaves_the_last_good_set_in_force_and_says_where(tmp_path: Path, policies: Path) -> None:
+    with Serve(tmp_path, policies, "--namespace", "apps") as serve:
+        (policies / "another.yaml").write_text(NOBODY.replace("name: readers", "name: nobody"))
+        (policies / "p.yaml").write_text(BROKEN)
+        serve.wait_for_log("the last good set stays in force")
+        assert f"{policies / 'p.yaml'}:5:22: error[CS0003]: unknown field `principal` in `source`" in serve.log
+        assert decide(serve) == "allow-rule-matched"
+        assert serve.ready() == "ok"
+        (policies / "p.yaml").unlink()
+        assert becomes(serve, "no-allow-rule-matched")
+
+
+def test_the_last_good_set_outlives_the_loss_of_every_policy(tmp_path: Path, policies: Path) -> None:
+    with Serve(tmp_path, policies, "--namespace", "apps") as serve:
+        (policies / "p.yaml").unlink()
+        serve.wait_for_log("found no policy in")
+        assert decide(serve) == "allow-rule-matched"
+        assert decide(serve, method="POST") == "no-allow-rule-matched"
+
+
+def test_without_any_policy_nothing_is_allowed_until_one_comes(tmp_path: Path) -> None:
+    policies = tmp_path / "policies"
+    policies.mkdir()
+    with Serve(tmp_path, policies, "--namespace", "apps") as serve:
+        assert decide(serve) == "no-policies-loaded"
+        assert serve.ready() == "no policy has been loaded"
+        assert health(serve.address) == "NOT_SERVING"
+        (policies / "p.yaml").write_text(READERS)
+        assert becomes(serve, "allow-rule-matched")
+        assert wait_until("serving", lambda: health(serve.address) == "SERVING" or None, within=5)
+
+
+def test_sigterm_lets_a_running_check_end_and_exits_with_0(tmp_path: Path, policies: Path) -> None:
+    with Serve(tmp_path, policies, "--namespace", "apps") as serve:
+        said: list[str] = []
+        done = threading.Event()
+
+        def keep_asking() -> None:
+            with grpc.insecure_channel(str(serve.address)) as channel:
+                while not done.is_set():
+                    try:
+                        channel.unary_unary(METHOD)(request().SerializeToString(), timeout=5)
+                        said.append("OK")
+                    except grpc.RpcError as error:
+                        said.append(error.code().name if isinstance(error, grpc.Call) else str(error))
+                        return
+
+        asking = threading.Thread(target=keep_asking)
+        asking.start()
+        wait_until("asking", lambda: len(said) > 20 or None, within=10)
+        started = time.monotonic()
+        code = serve.child.stop()
+        done.set()
+        asking.join()
+
+    assert code == 0
+    assert time.monotonic() - started < 5
+    assert said[-1] == "UNAVAILABLE"  # refused, not cut off: every check that was begun was answered
+    assert set(said[:-1]) == {"OK"}
+    assert not Path(serve.address.path).exists()
+
+
+def test_sigint_ends_it_too(tmp_path: Path, policies: Path) -> None:
+    with Serve(tmp_path, policies, "--namespace", "apps") as serve:
+        serve.child._signal(signal.SIGINT)
+        assert wait_until("ending", lambda: serve.child.exit_code, within=10) is None or serve.child.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--listen", "here"], "--listen: `here` is neither unix:/path nor host:port"),
+        (["--listen", "0.0.0.0:9191"], "--listen 0.0.0.0:9191: plaintext beyond this machine"),
+        (["--listen", "127.0.0.1:9191", "--listen", "127.0.0.1:9191"], "--listen: the same address twice"),
+        (["--probes", "unix:/x"], "--probes: `unix:/x` is no host:port"),
+        (["--trust-domain", "Cluster.Local"], "trust domain `Cluster.Local`"),
+        (["--trust-domain-alias", "spiffe://x"], "trust domain `spiffe://x`"),
+        (["--label", "app"], "--label app: wants K=V"),
+        (["--peer", "both"], "argument --peer: invalid choice: 'both'"),
+        (["--posture", "lax"], "argument --posture: invalid choice: 'lax'"),
+        (["--xfcc-mode", "forward_only"], "argument --xfcc-mode: invalid choice"),
+        (["--xfcc-trusted-hops", "-1"], "--xfcc-trusted-hops"),
+        (["--xfcc-trusted-hops", "1"], "--xfcc-trusted-hops 1: only --peer xfcc looks at earlier hops"),
+        (["--polices", "x"], "unrecognized arguments: --polices x"),
+        (["--listen"], "argument --listen: expected one argument"),
+    ],
+)
+def test_a_wrong_flag_is_refused_with_one_clear_line(policies: Path, flags: list[str], message: str) -> None:
+    result = countersign("serve", "--policies", str(policies), *flags)
+
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not result.stdout
+
+
+def test_broken_policies_at_start_are_all_named(tmp_path: Path, policies: Path) -> None:
+    (policies / "p.yaml").write_text(BROKEN)
+    (policies / "q.yaml").write_text("kind: [")
+    result = countersign("serve", "--policies", str(policies), "--listen", f"unix:{tmp_path}/a.sock")
+
+    assert result.returncode == 1
+    assert f"{policies}/p.yaml:5:22: error[CS0003]" in result.stderr
+    assert f"{policies}/q.yaml:1:8: error[CS0001]" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("what", ["socket directory", "socket path", "probes port"])
+def test_a_place_that_cannot_be_listened_on_is_named(tmp_path: Path, policies: Path, what: str) -> None:
+    path = tmp_path / "a.sock"
+    probes = free_port()
+    with Serve(tmp_path, policies) as other:
+        match what:
+            case "socket directory":
+                path = tmp_path / "nowhere" / "a.sock"
+            case "socket path":
+                path = Path(other.address.path)
+            case _:
+                probes = other.port
+        result = countersign(
+            *("serve", "--policies", str(policies), "--listen", f"unix:{path}", "--probes", f"127.0.0.1:{probes}")
+        )
+
+    assert result.returncode == 3
+    assert (str(probes) if what == "probes port" else str(path.parent)) in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_health_asks_the_running_process(tmp_path: Path, policies: Path) -> None:
+    with Serve(tmp_path, policies) as serve:
+        ready = countersign("health", "--probes", f"127.0.0.1:{serve.port}")
+    gone = countersign("health", "--probes", f"127.0.0.1:{serve.port}")
+
+    assert (ready.returncode, ready.stdout) == (0, "ok\n")
+    assert gone.returncode == 3
+    assert "refused" in gone.stderr
+
+
+def test_health_says_no_while_no_policy_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "policies").mkdir()
+    with Serve(tmp_path, tmp_path / "policies") as serve:
+        result = countersign("health", "--probes", f"127.0.0.1:{serve.port}")
+
+    assert (result.returncode, result.stdout) == (1, "no policy has been loaded\n")
+
+
+def test_a_request_that_names_no_workload_is_denied_where_no_flag_does(tmp_path: Path, policies: Path) -> None:
+    with Serve(tmp_path, policies) as serve:
+        assert decide(serve) == "workload-unknown"
+    with Serve(tmp_path, policies, "--namespace", "apps") as serve:
+        assert decide(serve) == "allow-rule-matched"
+
+
+def test_it_serves_on_several_addresses(tmp_path: Path, policies: Path) -> None:
+    second = UnixAddress(str(tmp_path / "second.sock"))
+    with Serve(tmp_path, policies, "--namespace", "apps", "--listen", str(second)) as serve:
+        assert decide(serve) == "allow-rule-matched"
+        assert reason(call(second, request().SerializeToString())) == "allow-rule-matched"

@@ -1,0 +1,135 @@
+"""A real gRPC server in a thread of this process, so that a test can break a stage of the request path on purpose."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import grpc
+from countersign.authorize import Mesh, Snapshot
+from countersign.core.jwt_rule import KeySource
+from countersign.edge.addresses import UnixAddress
+from countersign.edge.check import Checker, Refresh
+from countersign.edge.grpc_server import GrpcServer
+from countersign.policy.parse import parse
+from countersign.policy.scope import PolicySet
+from countersign.tokens.keys import KeySet
+from countersign.wire import auth_pb2 as pb
+from countersign.wire.codec import METHOD
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+TIMEOUT: Final = 10.0  # seconds: far above anything that is expected, far below a test's patience
+
+READERS: Final = """\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: readers, namespace: apps}
+spec:
+  rules:
+  - from: [{source: {principals: [cluster.local/ns/apps/sa/sleep]}}]
+    to: [{operation: {methods: [GET]}}]
+"""
+
+
+def snapshot(
+    policies: str = READERS, keys: Mapping[KeySource, KeySet] | None = None, mesh: Mesh | None = None
+) -> Snapshot:
+    """What the server decides by."""
+    mesh = mesh or Mesh(namespace="apps")
+    resources = parse({"policies.yaml": policies}, None, lambda _: "").resources
+    return Snapshot(mesh=mesh, policies=PolicySet(resources, mesh.root_namespace, 1), keys=keys or {})
+
+
+def request(
+    method: str = "GET",
+    path: str = "/headers",
+    principal: str = "spiffe://cluster.local/ns/apps/sa/sleep",
+    headers: Mapping[str, str] | None = None,
+) -> pb.CheckRequest:
+    """A check as an Envoy sends it."""
+    message = pb.CheckRequest()
+    attributes = message.attributes
+    attributes.source.principal = principal
+    attributes.source.address.socket_address.address = "127.0.0.1"
+    attributes.destination.address.socket_address.port_value = 15006
+    http = attributes.request.http
+    http.method, http.path, http.host, http.scheme = method, path, "httpbin", "https"
+    http.headers.update({":method": method, ":path": path, ":authority": "httpbin", **(headers or {})})
+    return message
+
+
+class Serving:
+    """A context manager: serves on a unix socket inside it. ``tamper`` changes the bytes of a check on their way in."""
+
+    def __init__(
+        self,
+        directory: Path,
+        current: Callable[[], Snapshot],
+        refresh: Refresh = lambda _: None,
+        tamper: Callable[[bytes], bytes] = bytes,
+    ) -> None:
+        self._tamper = tamper
+        self.address = UnixAddress(str(directory / "authz.sock"))
+        self._checker = Checker(current, refresh)
+        self._started = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="serving")
+
+    def _run(self) -> None:
+        with closing(self._loop) as loop:
+            asyncio.set_event_loop(loop)
+            loop.run_until_complete(self._serve())
+
+    async def _serve(self) -> None:
+        server = GrpcServer(self._answer, [self.address])
+        await server.start()
+        await server.set_serving(serving=True)
+        self._started.set()
+        await self._stop.wait()
+        await server.drain(1.0)
+
+    async def _answer(self, payload: bytes, time_remaining: float | None) -> bytes:
+        return await self._checker.answer(self._tamper(payload), time_remaining)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._started.wait(TIMEOUT)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def call(self, payload: bytes, *, method: str = METHOD, timeout: float = TIMEOUT) -> pb.CheckResponse:
+        """One check with these bytes. Raise grpc.RpcError if the answer is a gRPC error."""
+        return call(self.address, payload, method=method, timeout=timeout)
+
+    def check(self, message: pb.CheckRequest, *, timeout: float = TIMEOUT) -> pb.CheckResponse:
+        """One check."""
+        return self.call(message.SerializeToString(), timeout=timeout)
+
+
+def call(address: UnixAddress, payload: bytes, *, method: str = METHOD, timeout: float = TIMEOUT) -> pb.CheckResponse:
+    """One check with these bytes, on a connection of its own."""
+    with grpc.insecure_channel(str(address)) as channel:
+        answer: bytes = channel.unary_unary(method)(payload, timeout=timeout)
+    return pb.CheckResponse.FromString(answer)
+
+
+def health(address: UnixAddress, service: str = "") -> str:
+    """What the gRPC health service says."""
+    with grpc.insecure_channel(str(address)) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=TIMEOUT)
+    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+
+
+def reason(response: pb.CheckResponse) -> str:
+    """The reason in an answer's metadata."""
+    return str(response.dynamic_metadata.fields["reason"].string_value)
