@@ -1,0 +1,214 @@
+"""Published and adversarial vectors, judged by the whole of `countersign.tokens`."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from countersign.core.posture import Posture
+from countersign.tokens.jose import TokenError, decode_base64url, parse
+from countersign.tokens.keys import KeySet, KeySetError
+from countersign.tokens.verify import verify
+
+from tests.tokens.material import (
+    AUDIENCE,
+    CLAIMS,
+    NOW,
+    cases,
+    encode,
+    jwk,
+    key_set,
+    rule,
+    segment,
+    sign,
+    signature,
+    vectors,
+)
+
+PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi"})
+
+
+def key_verifies(token: str, jwks: Mapping[str, Any]) -> bool:
+    """Whether the signature verifies, the payload being anything: it is parsed as if it were an empty claims set."""
+    segments = token.split(".")
+    if len(segments) != 3:
+        return False
+    try:
+        decode_base64url(segments[1])
+        parsed = parse(f"{segments[0]}.{segment({})}.{segments[2]}")
+        parsed = replace(parsed, signing_input=f"{segments[0]}.{segments[1]}".encode())
+        verify(parsed, rule(""), KeySet.parse(json.dumps(jwks)), NOW, Posture.ISTIO)
+    except (TokenError, KeySetError, ValueError):
+        return False
+    return True
+
+
+def public(key: Mapping[str, Any]) -> dict[str, Any]:
+    """The public half of a JWK; an issuer would publish ``sign`` as ``verify``."""
+    members = {name: value for name, value in key.items() if name not in PRIVATE}
+    if "sign" in members.get("key_ops", ()):
+        members["key_ops"] = ["verify"]
+    return members
+
+
+def wycheproof(file: str) -> list[tuple[int, str, bool, Mapping[str, Any]]]:
+    """Each JWS of a file: its number, the token, whether it is valid, and the key set."""
+    rows: list[tuple[int, str, bool, Mapping[str, Any]]] = []
+    for group in cases(f"wycheproof/{file}", "testGroups"):
+        key = group.get("public") or group["private"]
+        jwks = {"keys": [public(member) for member in key.get("keys", [key])]}
+        for test in group["tests"]:
+            if "jws" in test:
+                text = test["jws"] if isinstance(test["jws"], str) else json.dumps(test["jws"])
+                rows.append((test["tcId"], text, test["result"] == "valid", jwks))
+    return rows
+
+
+HMAC = {1, 348, 352, 357, 358, 359, 372, 373, 376, 377}  # valid upstream, and 372, 373 with a `?` inside
+OTHER_ALGORITHM = {346, 350, 347, 351}  # PS384 under a key for PS256; a key for "ES521", which is no algorithm
+
+# file: how many JWS it has, and which of them are valid upstream and refused here. None is taken wrongly.
+WYCHEPROOF = {
+    "json_web_signature_test.json": (401, HMAC | OTHER_ALGORITHM),
+    "json_web_key_test.json": (26, {2, 13, 14, 15}),  # HMAC
+    "json_web_crypto_test.json": (49, {1, 48}),  # HMAC
+}
+
+
+@pytest.mark.parametrize("file", WYCHEPROOF)
+def test_agrees_with_wycheproof_but_for_the_differences_of_the_design(file: str) -> None:
+    rows = wycheproof(file)
+    refused = {number for number, text, valid, jwks in rows if valid and not key_verifies(text, jwks)}
+    taken = {number for number, text, valid, jwks in rows if not valid and key_verifies(text, jwks)}
+
+    assert taken == set()
+    assert (len(rows), refused) == WYCHEPROOF[file]
+
+
+def test_agrees_with_the_examples_of_the_rfcs() -> None:
+    """RFC 7515 A, 8037 A.4: HMAC, `none` and crit are refused, every public key verifies its signature."""
+    verified = [
+        case["id"]
+        for case in cases("rfc/rfc_examples.json", "jws_cases")
+        if case.get("jwk") and key_verifies(case["jws"], {"keys": [public(case["jwk"])]})
+    ]
+
+    assert verified == ["RFC7515-A.2", "RFC7515-A.3", "RFC7515-A.4", "RFC8037-A.4"]
+
+
+def test_agrees_with_the_cookbook_of_rfc_7520() -> None:
+    signed = {
+        "jws_4_1.rsa_v15_signature.json": True,
+        "jws_4_2.rsa-pss_signature.json": True,
+        "jws_4_3.ecdsa_signature.json": True,
+        "jws_4_4.hmac-sha2_integrity_protection.json": False,
+        "curve25519_jws.json": True,
+    }
+    for file, good in signed.items():
+        case = vectors(f"rfc/rfc7520_cookbook/{file}")
+        key = {name: value for name, value in public(case["input"]["key"]).items() if name != "alg"}
+        assert key_verifies(case["output"]["compact"], {"keys": [key]}) is good, file
+
+
+KEYS = key_set(jwk("RS256", kid="rs"), jwk("ES256", kid="es"), jwk("EdDSA", kid="ed"))
+RULE = rule(audiences=(AUDIENCE,))
+
+# Rows of our own corpus that the design, following Envoy and Istio, decides otherwise than the row does.
+DESIGN = {
+    "kid empty": "accept",  # jwt_verify_lib: an empty kid is no kid
+    "exp = now-60": "accept",  # Envoy: expired only when now > exp + leeway
+    "aud trailing slash": "accept",  # the folding of Envoy and Istio is on
+    "aud https://svc": "accept",
+    "NUL in sub": "accept",  # a string of a policy never equals it
+    "cnf.jkt": "accept",  # Istio knows no sender-constrained tokens
+    "lifetime > max_lifetime": "accept",  # Istio has no such setting
+    "iat > exp": "accept",
+    "sub 10 KiB": "accept",  # the row has an ordinary sub; the bound is that of the token
+    "SPIFFE JWT-SVID: sub not a SPIFFE ID": "accept",  # Istio has no issuers of that kind
+    "JWT-SVID: trust domain of sub differs from the bundle's": "accept",
+}
+
+
+def outcome(token: str) -> str:
+    try:
+        verify(parse(token), RULE, KEYS, NOW, Posture.STRICT)
+    except TokenError:
+        return "reject"
+    return "accept"
+
+
+def expectation(row: Mapping[str, Any]) -> str:
+    expected = DESIGN.get(row["name"], row["expect"])
+    return "accept" if expected.startswith("accept") else "reject"
+
+
+def rows_with(member: str) -> list[Mapping[str, Any]]:
+    return [row for row in cases("jwt/jwt_adversarial_cases.json", "cases") if member in row]
+
+
+def test_agrees_with_the_adversarial_headers() -> None:
+    rows = rows_with("header")
+    for row in rows:
+        token = sign(row["claims"], header=row["header"])
+        assert outcome(token) == expectation(row), row["name"]
+        if row.get("signature") == "empty":
+            assert outcome(token.rpartition(".")[0] + ".") == "reject", row["name"]
+    assert len(rows) == 79
+
+
+def test_agrees_with_the_adversarial_claims() -> None:
+    rows = rows_with("claims_patch")
+    for row in rows:
+        claims = {**CLAIMS, **row["claims_patch"]}
+        present = {name: value for name, value in claims.items() if value != "<absent>"}
+        assert outcome(sign(present, header={"alg": "RS256", "kid": "rs"})) == expectation(row), row["name"]
+    assert len(rows) == 75
+
+
+def test_agrees_with_the_adversarial_payloads() -> None:
+    """Rows whose payload is only described are covered in test_jose and test_strict_json."""
+    rows = [row for row in rows_with("raw_payload") if row["raw_payload"] and "..." not in row["raw_payload"]]
+    written = 0
+    for row in rows:
+        payload = row["raw_payload"].encode()
+        if not payload.startswith((b"{", b"[", b'"', b"n", b" ")):
+            continue
+        if payload.startswith(b'{"'):  # a claims set that is fine but for what the row puts into it
+            payload = json.dumps(dict(CLAIMS)).encode()[:-1] + b"," + payload[1:]
+        if expectation(row) == "accept":
+            payload = payload.replace(b'"sub": "alice", ', b"")
+        written += 1
+        assert outcome(sign(payload, header={"alg": "RS256", "kid": "rs"})) == expectation(row), row["name"]
+    assert written > 20
+
+
+def test_agrees_with_the_adversarial_compact_forms() -> None:
+    good = sign(header={"alg": "RS256", "kid": "rs"})
+    head, payload, tail = good.split(".")
+    written = {
+        "space before": f" {good}",
+        "newline in signature": f"{head}.{payload}.{tail[:10]}\n{tail[10:]}",
+        "standard base64 alphabet": good.replace("-", "+").replace("_", "/"),
+        "non-zero trailing bits": good[:-1] + chr(ord(good[-1]) + 1),
+        "non-zero trailing bits in header": f"{head[:-1]}{chr(ord(head[-1]) + 1)}.{payload}.{tail}",
+        "60,000 dots": "." * 60_000,
+        "token of 8,193 bytes": sign({**CLAIMS, "x": "x" * 6000}, header={"alg": "RS256", "kid": "rs"}),
+        "token of 60 KiB": sign({**CLAIMS, "x": "x" * 45_000}, header={"alg": "RS256", "kid": "rs"}),
+        "JSON serialisation": json.dumps({"protected": head, "payload": payload, "signature": tail}),
+        "surrogate": f"{good}\ud800",
+        "NUL": f"{good}\0",
+    }
+    assert outcome(good) == "accept"
+    for row in rows_with("raw"):
+        if row["name"] in ("signature truncated", "signature bit flips"):
+            continue  # test_verify
+        raw = row["raw"].replace("{H}", head).replace("{P}", payload).replace("{S}", tail)
+        assert outcome(written.get(row["name"], raw)) == expectation(row) == "reject", row["name"]
+
+
+def test_no_hmac_over_any_form_of_a_public_key_is_taken() -> None:
+    """RFC 8725 2.1. The secret does not matter: HMAC is refused before any key is looked at."""
+    for algorithm in ("HS256", "HS384", "HS512"):
+        text = f"{segment({'alg': algorithm, 'kid': 'rs'})}.{segment(dict(CLAIMS))}"
+        assert outcome(f"{text}.{encode(signature(text, 'RS256')[:32])}") == "reject"
