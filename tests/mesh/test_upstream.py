@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import socket
+import struct
 
 import pytest
 from countersign.mesh.issuer import Issuer
@@ -67,3 +69,18 @@ def test_the_key_server_publishes_the_issuers_keys_and_nothing_else() -> None:
             connection.close()
 
     assert answers == [(200, issuer.jwks()), (404, {})]
+
+
+def test_a_caller_that_is_gone_is_no_news(capsys: pytest.CaptureFixture[str]) -> None:
+    with upstream("127.0.0.1", 0) as server:
+        gone = socket.create_connection(("127.0.0.1", server.port))
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close() resets
+        gone.sendall(b"GET / HTTP/1.1\r\n")
+        gone.close()
+        connection = _connect(server.port)
+        connection.request("GET", "/")
+        status = connection.getresponse().status
+        connection.close()
+
+    assert status == 200
+    assert capsys.readouterr().err == ""

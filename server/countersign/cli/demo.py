@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Every ending unwinds the stack, once: what runs is taken down in order, and a second signal cannot cut that."""
+    """An ending unwinds the stack: what runs is taken down in order, and further signals cannot cut that short."""
 
     def end(_number: int, _frame: FrameType | None) -> None:
         for number in _ENDINGS:
@@ -69,7 +69,8 @@ def _ended_by_signals() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is end:  # else an ending is under way, up to the process's own
+                signal.signal(number, handler)
 
 
 def _demo(args: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ _CALLERS: Final = {
 _HEAD: Final = ("", "caller", "request", "token", "HTTP", "decision", "because", "what it shows")
 _BREAK: Final = " · "
 _COLUMNS: Final = ("#", "caller", "request", "token", "HTTP", "decision", "because")
-_WIDEST: Final = {"request": 26, "token": 10, "caller": 10}  # so that a policy's id fits into the rest of 120 columns
+_WIDEST: Final = {"request": 25, "token": 10, "caller": 10}  # so that a policy's id fits into the rest of 120 columns
 
 
 def as_json(rows: Sequence[Row], seconds: float) -> str:
