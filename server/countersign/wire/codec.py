@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import Struct
 
 from countersign.core.decision import Allow, Decision, Deny, Mutations, Reason
-from countersign.core.facts import Endpoint, Headers, HttpRequest, RequestFacts
+from countersign.core.facts import Endpoint, Headers, HttpRequest, RequestFacts, is_readable
 from countersign.wire import auth_pb2 as pb
 
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
@@ -120,9 +120,14 @@ def _metadata(decision: Decision) -> Struct:
     fields["decision"].string_value = "ALLOW" if isinstance(decision, Allow) else "DENY"
     fields["reason"].string_value = decision.reason
     if decision.policy is not None:
-        fields["policy"].string_value = decision.policy.id
-        fields["source"].string_value = decision.policy.source
+        fields["policy"].string_value = _utf8(decision.policy.id)
+        fields["source"].string_value = _utf8(decision.policy.source)
     if isinstance(decision, Deny) and decision.detail:
-        fields["detail"].string_value = decision.detail
+        fields["detail"].string_value = _utf8(decision.detail)
     fields["generation"].number_value = decision.generation
     return metadata
+
+
+def _utf8(text: str) -> str:
+    """Text that protobuf can carry: a byte that was not UTF-8, of a header or of a file's name, is escaped."""
+    return text if is_readable(text) else text.encode("utf-8", "backslashreplace").decode()
