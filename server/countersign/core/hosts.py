@@ -31,7 +31,8 @@ def fold(host: str) -> str:
 
 
 def readings(host: str) -> tuple[str, ...]:
-    """Every meaning of a folded host: as sent, and without its port and trailing dot where it has one."""
-    bare = _PORT.sub("", host) if not host.endswith("]") else host
-    bare = bare.removesuffix(".")
-    return (host,) if bare == host or not bare else (host, bare)
+    """Every meaning of a folded host: as sent, and without its port, its trailing dot, or both."""
+    name = _PORT.sub("", host)
+    port = host[len(name) :]
+    bare = name.removesuffix(".")
+    return tuple(dict.fromkeys((host, *filter(None, (bare + port, name, bare)))))

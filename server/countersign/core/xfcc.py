@@ -124,8 +124,8 @@ def _json_element(element: object) -> ClientCert:
     pairs: list[tuple[str, str]] = []
     for key, value in element.items():
         values = value if key in _REPEATABLE and isinstance(value, list) else [value]
-        for text in values:
+        for text in values or [""]:  # an empty list of URIs says that there is none, as `URI=` does
             if not isinstance(text, str) or not text.isprintable() or not text.isascii():
-                raise XfccError(f"`{key}` is not printable text")
+                raise XfccError("a value that is not printable text")
             pairs.append((key, text))
     return _element(pairs)
