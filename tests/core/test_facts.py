@@ -1,0 +1,40 @@
+"""Header lines keep their order, their case and their bytes."""
+
+import pytest
+from countersign.core.facts import Headers, is_readable
+
+
+def test_names_are_folded_and_lines_keep_their_order() -> None:
+    found = Headers.of([("X-Role", "user"), (":path", "/"), ("x-role", "ADMIN")])
+
+    assert found.values("x-role") == ("user", "ADMIN")
+    assert list(found.names()) == ["x-role", ":path"]
+    assert len(found) == 2
+
+
+def test_an_absent_header_has_no_lines_and_an_empty_one_has_one() -> None:
+    found = Headers.of([("x-empty", "")])
+
+    assert found.values("x-none") == ()
+    assert found.values("x-empty") == ("",)
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_headers_remember_whether_envoy_joined_them(*, joined: bool) -> None:
+    assert Headers.of([("a", "b")], joined=joined).joined is joined
+    assert not Headers({"a": ("b",)}).joined
+
+
+@pytest.mark.parametrize(
+    ("octets", "readable"),
+    [
+        (b"", True),
+        (b"admin", True),
+        ("é€\U0001f600".encode(), True),
+        (b"admin\xff", False),
+        (b"\xed\xa0\x80", False),  # a surrogate, encoded as UTF-8 forbids
+        (b"\x80", False),
+    ],
+)
+def test_only_utf_8_is_readable(octets: bytes, *, readable: bool) -> None:
+    assert is_readable(octets.decode("utf-8", "surrogateescape")) is readable
