@@ -118,8 +118,14 @@ class Serving:
 def call(address: UnixAddress, payload: bytes, *, method: str = METHOD, timeout: float = TIMEOUT) -> pb.CheckResponse:
     """One check with these bytes, on a connection of its own."""
     with grpc.insecure_channel(str(address)) as channel:
-        answer: bytes = channel.unary_unary(method)(payload, timeout=timeout)
+        answer: bytes = channel.unary_unary(method, bytes, bytes)(payload, timeout=timeout)
     return pb.CheckResponse.FromString(answer)
+
+
+def status_of(error: grpc.RpcError) -> str:
+    """The gRPC status of a failed call."""
+    code: Callable[[], grpc.StatusCode] = vars(type(error))["code"].__get__(error)
+    return code().name
 
 
 def health(address: UnixAddress, service: str = "") -> str:

@@ -66,7 +66,7 @@ def test_a_running_check_ends_with_its_answer_while_the_server_drains(tmp_path: 
         server = GrpcServer(held, [address])
         await server.start()
         async with grpc.aio.insecure_channel(str(address)) as channel:
-            call = channel.unary_unary(METHOD)(b"")
+            call = channel.unary_unary(METHOD, bytes, bytes)(b"")
             await begun.wait()
             draining = asyncio.create_task(server.drain(5))
             await asyncio.sleep(0)
@@ -75,7 +75,7 @@ def test_a_running_check_ends_with_its_answer_while_the_server_drains(tmp_path: 
             await draining
             refused = ""
             try:
-                await channel.unary_unary(METHOD)(b"", timeout=1)
+                await channel.unary_unary(METHOD, bytes, bytes)(b"", timeout=1)
             except grpc.aio.AioRpcError as error:
                 refused = error.code().name
         return answer, refused

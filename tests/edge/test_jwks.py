@@ -363,8 +363,9 @@ def test_one_failure_is_retried_and_harms_no_other_source() -> None:
         with IssuerServer(ISSUER) as bad, IssuerServer(ISSUER) as good:
             bad.status = 500
             failing, working = RemoteKeys(bad.jwks_uri), RemoteKeys(good.jwks_uri)
-            async with fetching(failing, working) as (_, changes):
+            async with fetching(failing, working) as (fetcher, changes):
                 await until(lambda: changes and working in changes[-1])
+                await until(lambda: fetcher.states()[0].error)
                 bad.status = 200
                 await until(lambda: failing in changes[-1])  # after a second or a little more
                 assert (bad.fetches, good.fetches) == (2, 1)

@@ -146,7 +146,7 @@ def test_a_stage_that_breaks_is_still_a_denial(
 
 
 def test_a_decision_that_comes_too_late_is_still_a_denial(fail_open: FailOpen, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = check.authorize
+    original = pipeline.authorize
 
     def slow(*arguments: Any, **named: Any) -> Any:
         time.sleep(check.BUDGET + 0.01)  # the stall is the fault; Envoy waits 0.25 s

@@ -49,7 +49,10 @@ class Probes:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (http.server's name)
                 """Probes come every second: they are not news."""
 
-        self._server = _Server((address.host, address.port), Handler)
+        try:
+            self._server = _Server((address.host, address.port), Handler)
+        except OSError as error:
+            raise OSError(f"cannot listen on {address} for probes: {error.strerror or error}") from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="probes", daemon=True)
 
     @property
