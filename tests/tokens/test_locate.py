@@ -76,6 +76,11 @@ def test_takes_every_line_of_a_header() -> None:
     assert tokens(("x-token", "t"), ("x-token", "u"), **from_header("x-token")) == ["t", "u"]
 
 
+def test_joins_the_lines_of_the_authorization_header_as_envoy_does() -> None:
+    assert tokens(("authorization", "Bearer t"), ("authorization", "Bearer u")) == ["t,Bearer u"]
+    assert tokens(("authorization", "Basic x"), ("authorization", "Bearer u")) == ["u"]
+
+
 def test_overlapping_prefixes_each_see_their_own_rest() -> None:
     assert tokens(("h", "AAABBBt"), **from_header("h", "AAA")) == ["BBBt"]
     assert tokens(("h", "AAABBBt"), **from_header("h", "AAABBB")) == ["t"]

@@ -74,7 +74,10 @@ def _in_order(rule: JwtRule) -> list[HeaderLocation]:
 
 
 def _in_header(http: HttpRequest, location: HeaderLocation) -> Iterator[Located]:
-    for value in http.headers.values(location.name):
+    lines = http.headers.values(location.name)
+    if len(lines) > 1 and location.name == DEFAULT_HEADER.name:
+        lines = (",".join(lines),)  # Envoy joins this one as it arrives, so that two credentials are none
+    for value in lines:
         token = value
         if location.prefix:
             at = value.find(location.prefix)
