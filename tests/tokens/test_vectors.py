@@ -6,10 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from countersign.core.decision import Reason
 from countersign.core.posture import Posture
 from countersign.tokens.jose import TokenError, decode_base64url, parse
 from countersign.tokens.keys import KeySet, KeySetError
 from countersign.tokens.verify import verify
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+from jwt.algorithms import get_default_algorithms
 
 from tests.tokens.material import (
     AUDIENCE,
@@ -212,3 +215,48 @@ def test_no_hmac_over_any_form_of_a_public_key_is_taken() -> None:
     for algorithm in ("HS256", "HS384", "HS512"):
         text = f"{segment({'alg': algorithm, 'kid': 'rs'})}.{segment(dict(CLAIMS))}"
         assert outcome(f"{text}.{encode(signature(text, 'RS256')[:32])}") == "reject"
+
+
+SIGNATURES = {
+    "ecdsa_secp256r1_sha256_p1363_test.json": ("ES256", 262),
+    "ecdsa_secp384r1_sha384_p1363_test.json": ("ES384", 280),
+    "ecdsa_secp521r1_sha512_p1363_test.json": ("ES512", 318),
+    "ed25519_test.json": ("EdDSA", 151),
+    "rsa_signature_2048_sha256_test.json": ("RS256", 259),
+    "rsa_signature_2048_sha384_test.json": ("RS384", 258),
+    "rsa_signature_2048_sha512_test.json": ("RS512", 259),
+    "rsa_signature_3072_sha256_test.json": ("RS256", 259),
+    "rsa_pss_2048_sha256_mgf1_32_test.json": ("PS256", 108),
+    "rsa_pss_2048_sha384_mgf1_48_test.json": ("PS384", 141),
+    "rsa_pss_3072_sha256_mgf1_32_test.json": ("PS256", 108),
+    "rsa_pss_4096_sha512_mgf1_64_test.json": ("PS512", 179),
+}
+
+
+@pytest.mark.parametrize("file", SIGNATURES)
+def test_agrees_with_the_signature_vectors_of_wycheproof(file: str) -> None:
+    """The messages are no tokens, so a token is made to carry the message as its signing input."""
+    algorithm, count = SIGNATURES[file]
+    carrier = parse(sign(dict(CLAIMS), header={"alg": algorithm}))
+    judged = 0
+    for group in cases(f"wycheproof/{file}", "testGroups"):
+        keys = key_set(group_key(group, algorithm))
+        for test in group["tests"]:
+            token = replace(carrier, signing_input=bytes.fromhex(test["msg"]), signature=bytes.fromhex(test["sig"]))
+            try:
+                verify(token, RULE, keys, NOW, Posture.STRICT)
+                verified = True
+            except TokenError as error:
+                verified = error.reason is not Reason.TOKEN_SIGNATURE  # any other would be a fault of this test
+            judged += 1
+            if test["result"] != "acceptable":
+                assert verified is (test["result"] == "valid"), test["tcId"]
+
+    assert judged == count
+
+
+def group_key(group: Mapping[str, Any], algorithm: str) -> Any:
+    """The public key of a group as a JWK."""
+    public_key = load_der_public_key(bytes.fromhex(group["publicKeyDer"]))
+    plain = get_default_algorithms()[algorithm].to_jwk(public_key, as_dict=True)
+    return {name: value for name, value in plain.items() if name != "key_ops"}
