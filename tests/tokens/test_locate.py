@@ -1,6 +1,7 @@
 """Tokens are found where Envoy finds them, and nowhere else."""
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from countersign.core.jwt_rule import HeaderLocation
@@ -8,9 +9,10 @@ from countersign.tokens.locate import InCookie, InHeader, InParameter, header_lo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.tokens.material import bearer, cases, request, rule
+from tests.tokens.material import cases, request, rule
 
 DEFAULT = rule()
+WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=3)
 
 
 def tokens(*headers: tuple[str, str], path: str = "/", **where: Any) -> list[str]:
@@ -186,6 +188,29 @@ def test_agrees_with_the_extraction_vectors_except_where_the_design_follows_envo
             assert tokens(*headers, path=row["path"]) == expected, row["name"]
 
 
-def test_a_long_query_of_parameters_costs_little() -> None:
+def test_a_parameter_may_have_any_name() -> None:
+    for name, written in {
+        "a.b": "a.b",
+        "\xe9": "%c3%A9",
+        "a%": "a%25",
+        "a[]": "a%5b%5D",
+        "a|b": "a|b",
+        "a b": "a%20b",
+    }.items():
+        assert tokens(path=f"/?{written}=t", from_params=(name,)) == ["t"]
+    assert tokens(path="/?axb=t", from_params=("a.b",)) == []
+    assert tokens(path="/?a&b=t", from_params=("a|b",)) == []
+
+
+def test_tens_of_thousands_of_parameters_and_cookies_are_looked_through() -> None:
     assert locate(request(path="/?" + "%&" * 30_000), rule(from_params=("p",))) == ()
-    assert [each.token for each in locate(bearer("t"), DEFAULT)] == ["t"]
+    assert tokens(path="/?" + "%70q&" * 12_000 + "p=t", from_params=("p",)) == ["t"]
+    assert tokens(("cookie", "c;" * 30_000 + "c=t"), from_cookies=("c",)) == ["t"]
+
+
+@given(st.lists(st.tuples(WORDS, WORDS), max_size=5), WORDS.filter(bool))
+def test_agrees_with_splitting_and_decoding_every_pair(pairs: list[tuple[str, str]], name: str) -> None:
+    query = "&".join(f"{quote(key, safe='')}={quote(value, safe='')}" for key, value in [*pairs, (name, "last")])
+    expected = next(value for key, value in [*pairs, (name, "last")] if key == name)
+
+    assert tokens(path=f"/?{query}", from_params=(name,)) == [expected]

@@ -93,12 +93,15 @@ def _in_parameter(http: HttpRequest, name: str) -> Iterator[Located]:
     query = http.path.partition("?")[2]
     if name not in query and "%" not in query:
         return
-    for pair in query.split("&"):
-        if pair.startswith(name) or "%" in pair:
-            written, _, value = pair.partition("=")
-            if unquote(written) == name:  # the first one counts, and an empty one counts too
-                yield Located(unquote(value), InParameter(name))
-                return
+    # One pass in C over the whole query: the name may be percent-encoded, and the pairs may be tens of thousands.
+    found = re.search(f"(?:^|&){''.join(map(_spellings, name))}(?:=([^&]*))?(?![^&])", query)
+    if found:  # the first one counts, and an empty one counts too
+        yield Located(unquote(found[1] or ""), InParameter(name))
+
+
+def _spellings(character: str) -> str:
+    encoded = "".join(f"%{octet:02x}" for octet in character.encode())
+    return f"(?:{re.escape(character)}|(?i:{encoded}))"
 
 
 def _in_cookie(http: HttpRequest, name: str) -> Iterator[Located]:
