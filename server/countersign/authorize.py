@@ -210,6 +210,7 @@ def _unauthenticated(http: HttpRequest, refused: TokenRefused, generation: int) 
         status=refused.status,
         body=refused.text,
         headers=(("www-authenticate", challenge),) if _VISIBLE.fullmatch(realm) else (),
-        detail=refused.detail,
+        policy=refused.policy,
+        detail=refused.text,
         generation=generation,
     )

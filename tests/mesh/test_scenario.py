@@ -78,7 +78,7 @@ def test_only_rules_that_exist_decide() -> None:
             name, namespace = document["metadata"]["name"], document["metadata"]["namespace"]
             if document["kind"] == "AuthorizationPolicy":
                 ids |= {f"ns[{namespace}]-policy[{name}]-rule[{n}]" for n in range(len(document["spec"]["rules"]))}
-            elif document["kind"] == "PeerAuthentication":
-                ids.add(f"PeerAuthentication[{namespace}/{name}]")
+            else:
+                ids.add(f"{document['kind']}[{namespace}/{name}]")
 
     assert {step.expected.policy for step in SCENARIO} - {""} == ids

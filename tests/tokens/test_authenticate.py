@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from countersign.core.decision import Mutations, Reason
+from countersign.core.decision import Mutations, PolicyRef, Reason
 from countersign.core.facts import HttpRequest
 from countersign.core.jwt_rule import ClaimToHeader, HeaderLocation, JwtRule, KeySource, RemoteKeys
 from countersign.core.posture import Posture
@@ -131,7 +131,7 @@ def test_the_refusal_names_the_rule_for_the_operator() -> None:
     outcome = judge(bearer(EXPIRED))
 
     assert isinstance(outcome, TokenRefused)
-    assert outcome.detail == "ns/name (policy.yaml:1): Jwt is expired"
+    assert outcome.policy == PolicyRef(id="RequestAuthentication[ns/name]", source="policy.yaml:1")
 
 
 def test_inline_keys_work_alike() -> None:

@@ -85,6 +85,7 @@ _READERS: Final = "ns[apps]-policy[readers]-rule[0]"
 _STAFF: Final = "ns[apps]-policy[users]-rule[0]"
 _AUDITORS: Final = "ns[apps]-policy[users]-rule[1]"
 _NO_LEGACY: Final = "ns[apps]-policy[no-legacy]-rule[0]"
+_TOKENS: Final = "RequestAuthentication[apps/users]"
 _INTERNAL: Final = "ns[istio-system]-policy[internal-paths]-rule[0]"
 
 _NOT_A_JWT: Final = "Jwt is not in the form of Header.Payload.Signature"
@@ -115,6 +116,11 @@ def _allow(policy: str, **more: Any) -> Expected:  # noqa: ANN401 (the fields of
 
 def _deny(reason: Reason, status: int = 403, policy: str = "", body: str = "RBAC: access denied") -> Expected:
     return Expected(status=status, decision="DENY", reason=reason, policy=policy, body=body)
+
+
+def _refuse(reason: Reason, body: str, status: int = 401) -> Expected:
+    """A token that is refused before any policy is asked."""
+    return _deny(reason, status=status, policy=_TOKENS, body=body)
 
 
 WORKLOADS: Final = (
@@ -200,37 +206,37 @@ USERS: Final = (
         title="expired an hour ago",
         caller=Caller.EDGE,
         token=Token(label="alice, expired", claims=_ALICE, lifetime=-HOUR),
-        expected=_deny(Reason.TOKEN_EXPIRED, status=401, body="Jwt is expired"),
+        expected=_refuse(Reason.TOKEN_EXPIRED, "Jwt is expired"),
     ),
     Step(
         title="an issuer nobody trusts",
         caller=Caller.EDGE,
         token=Token(label="wrong iss", claims={**_ALICE, "iss": "https://elsewhere.example"}),
-        expected=_deny(Reason.TOKEN_ISSUER, status=401, body="Jwt issuer is not configured"),
+        expected=_refuse(Reason.TOKEN_ISSUER, "Jwt issuer is not configured"),
     ),
     Step(
         title="meant for another audience",
         caller=Caller.EDGE,
         token=Token(label="wrong aud", claims={**_ALICE, "aud": "payments"}),
-        expected=_deny(Reason.TOKEN_AUDIENCE, body="Audiences in Jwt are not allowed"),
+        expected=_refuse(Reason.TOKEN_AUDIENCE, "Audiences in Jwt are not allowed", status=403),
     ),
     Step(
         title="signed with another key",
         caller=Caller.EDGE,
         token=Token(label="forged, RS256", algorithm="RS256", claims=_ALICE, signature=Signature.FORGED),
-        expected=_deny(Reason.TOKEN_SIGNATURE, status=401, body="Jwt verification fails"),
+        expected=_refuse(Reason.TOKEN_SIGNATURE, "Jwt verification fails"),
     ),
     Step(
         title="not signed at all",
         caller=Caller.EDGE,
         token=Token(label="alg: none", claims=_ALICE, signature=Signature.NONE),
-        expected=_deny(Reason.TOKEN_MALFORMED, status=401, body=f"{_NOT_A_JWT} with two dots and 3 sections"),
+        expected=_refuse(Reason.TOKEN_MALFORMED, f"{_NOT_A_JWT} with two dots and 3 sections"),
     ),
     Step(
         title="the public key as a shared secret",
         caller=Caller.EDGE,
         token=Token(label="confused, HS256", claims=_ALICE, signature=Signature.CONFUSED),
-        expected=_deny(Reason.TOKEN_ALGORITHM, status=401, body="Jwt header [alg] is not supported"),
+        expected=_refuse(Reason.TOKEN_ALGORITHM, "Jwt header [alg] is not supported"),
     ),
 )
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from countersign.core.decision import Mutations, Reason
+from countersign.core.decision import Mutations, PolicyRef, Reason
 from countersign.core.facts import HttpRequest
 from countersign.core.identity import VerifiedToken
 from countersign.core.jwt_rule import JwtRule, KeySource, RemoteKeys
@@ -37,12 +37,12 @@ class Authenticated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRefused:
-    """The request ends here. ``text`` is for the client (Envoy's words), ``detail`` for the operator."""
+    """The request ends here. ``text`` is for the client, in Envoy's words; ``policy`` is the rule that refused."""
 
     reason: Reason
     status: int
     text: str
-    detail: str
+    policy: PolicyRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,5 +171,5 @@ def _refused(failure: _Failure) -> TokenRefused:
         reason=error.reason,
         status=_FORBIDDEN if error.reason is Reason.TOKEN_AUDIENCE else _UNAUTHORIZED,
         text=error.text,
-        detail=f"{rule.policy} ({rule.source}): {error.text}",
+        policy=PolicyRef(id=f"RequestAuthentication[{rule.policy}]", source=rule.source),
     )
