@@ -23,6 +23,8 @@ _TAG_NAMES = {
     "tag:yaml.org,2002:float": "a number",
     "tag:yaml.org,2002:null": "null",
     "tag:yaml.org,2002:timestamp": "a date",
+    "tag:yaml.org,2002:merge": "a merge key",
+    _TAG_STR: "a string",
 }
 _TRUE, _FALSE = frozenset({"true", "True", "TRUE"}), frozenset({"false", "False", "FALSE"})
 
@@ -72,8 +74,10 @@ def documents(text: str, report: Report) -> Iterator[yaml.Node]:
     if len(text) > MAX_TEXT:
         report.error(Position(report.file, 1, 1), Code.SYNTAX, f"file larger than {MAX_TEXT} characters")
         return
-    loader = _Loader(text)
     try:
+        if not _shallow(text, report):
+            return
+        loader = _Loader(text)
         while loader.check_node():
             node = loader.get_node()
             if node is not None and _sound(node, report, _Budget(_MAX_NODES), 0):
@@ -82,10 +86,26 @@ def documents(text: str, report: Report) -> Iterator[yaml.Node]:
         mark = error.problem_mark or error.context_mark
         position = Position(report.file, mark.line + 1, mark.column + 1) if mark else Position(report.file, 1, 1)
         report.error(position, Code.SYNTAX, f"not YAML: {error.problem or error.context}")
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeError) as error:
         report.error(Position(report.file, 1, 1), Code.SYNTAX, f"not YAML: {str(error).splitlines()[0]}")
-    finally:
-        loader.dispose()
+
+
+def _shallow(text: str, report: Report) -> bool:
+    """Whether the nesting is bounded. Asked first: the composer recurses in C, where a deep text ends the process."""
+    loader = _Loader(text)
+    depth = 0
+    try:
+        while loader.check_event():
+            event = loader.get_event()
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_DEPTH:
+                mark = event.start_mark
+                position = Position(report.file, mark.line + 1, mark.column + 1)
+                report.error(position, Code.SYNTAX, f"nested deeper than {_MAX_DEPTH} levels")
+                return False
+    except yaml.YAMLError:
+        return True  # the composer gets no further, and says so after what precedes
+    return True
 
 
 @dataclass(slots=True)
@@ -122,17 +142,25 @@ def describe(node: yaml.Node) -> str:
         return "an object"
     if isinstance(node, yaml.SequenceNode):
         return "a list"
-    return _TAG_NAMES.get(node.tag, "a string")
+    return _TAG_NAMES.get(node.tag, f"a value tagged {node.tag}")
 
 
-def read_fields(node: yaml.Node, report: Report, known: frozenset[str] | None, where: str) -> dict[str, yaml.Node]:
-    """An object's members by name; unknown and repeated names are errors. ``known`` None takes any name."""
+def read_fields(
+    node: yaml.Node, report: Report, known: frozenset[str] | None, where: str, *, numeric: bool = False
+) -> dict[str, yaml.Node]:
+    """An object's members by name; unknown and repeated names are errors. ``known`` None takes any name.
+
+    ``numeric``: a name may be written as a number, as Kubernetes takes it for a key of ``portLevelMtls``.
+    """
     if not isinstance(node, yaml.MappingNode):
         report.error(node, Code.WRONG_TYPE, f"`{where}` wants an object, found {describe(node)}")
         return {}
     members: dict[str, yaml.Node] = {}
     for key, value in node.value:
-        name = read_string(key, report, "a field name")
+        if numeric and key.tag == "tag:yaml.org,2002:int":
+            name: str | None = str(key.value)
+        else:
+            name = read_string(key, report, "a field name")
         if name is None:
             continue
         if known is not None and name not in known:

@@ -3,6 +3,7 @@
 Source: security.istio.io PeerAuthentication; ValidatePeerAuthentication in Istio's pkg/config/validation.
 """
 
+import re
 from typing import Final
 
 import yaml
@@ -13,6 +14,7 @@ from countersign.policy.resources import Meta, MtlsMode, PeerAuthentication
 
 _SPEC: Final = frozenset({"selector", "mtls", "portLevelMtls"})
 _MAX_PORT: Final = 65535
+_PORT: Final = re.compile(r"[1-9][0-9]{0,4}")  # a leading zero is octal to some YAML readers
 
 
 def parse_peer_authentication(meta: Meta, spec: yaml.Node | None, report: Report) -> PeerAuthentication:
@@ -25,11 +27,11 @@ def parse_peer_authentication(meta: Meta, spec: yaml.Node | None, report: Report
             report.error(
                 node, Code.INVALID_VALUE, "`portLevelMtls` without a `selector`", "say whose ports: add matchLabels"
             )
-        entries = read_fields(node, report, None, "portLevelMtls")
+        entries = read_fields(node, report, None, "portLevelMtls", numeric=True)
         if not entries:
             report.error(node, Code.INVALID_VALUE, "`portLevelMtls` is empty", "leave it out")
         for name, value in entries.items():
-            port = int(name) if name.isascii() and name.isdigit() and len(name) <= len(str(_MAX_PORT)) else 0
+            port = int(name) if _PORT.fullmatch(name) else 0
             if not 0 < port <= _MAX_PORT:
                 report.error(value, Code.INVALID_VALUE, f"`{name}` is not a port, 1 to {_MAX_PORT}")
             ports[port] = _mode(value, report, f"portLevelMtls.{name}")
