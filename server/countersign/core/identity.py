@@ -8,7 +8,7 @@ writes the same handshake down (x-forwarded-client-cert). Malformed identity inp
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 from countersign.core.decision import Reason
 from countersign.core.facts import RequestFacts
@@ -85,6 +85,8 @@ def authenticate_peer(facts: RequestFacts, rules: PeerRules) -> SpiffeId | None:
             if peer is not None and elements:
                 _refuse_contradiction(peer, elements[-1])
             return peer
+        case _:
+            assert_never(rules.source)
 
 
 def _from_principal(facts: RequestFacts) -> SpiffeId | None:

@@ -4,6 +4,7 @@ A new field of Istio's is a new row here and nothing elsewhere.
 Source: security.istio.io AuthorizationPolicy: Source, Operation, Condition; istio.io "Authorization Policy Conditions".
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,7 @@ from countersign.policy.resources import Action, Term
 
 ABSENT: Final = "absent"
 _MAX_PORT: Final = 65535
+_PORT: Final = re.compile(r"[0-9]{1,5}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,7 @@ class Attribute:
     judge: Judge
     got: Got
     check: Check = lambda _: ""
+    unsupported: Check = lambda _: ""
     takes_argument: bool = False
 
 
@@ -75,9 +78,9 @@ def _got_peer(_: Term, evidence: Evidence) -> str:
 
 def _request_principal(term: Term, evidence: Evidence, _: Action) -> Outcome:
     token = evidence.identity.token
-    if token is None:
+    if token is None or token.subject is None:  # Istio matches both claims, so both must be there
         return Outcome.NO_MATCH
-    claims = (token.issuer, token.subject or "")
+    claims = (token.issuer, token.subject)
     return agree([any(request_principal(value)(claims) for value in term.values)])
 
 
@@ -134,8 +137,8 @@ def _method(term: Term, evidence: Evidence, _: Action) -> Outcome:
 
 def _host(term: Term, evidence: Evidence, action: Action) -> Outcome:
     http = _http(evidence)
-    if http is None or not http.host:
-        return Outcome.NO_MATCH
+    if http is None or not http.host:  # Envoy forwards `Host:` without a value, and a workload may have a default
+        return Outcome.NO_MATCH if evidence.posture is Posture.ISTIO else Outcome.UNREADABLE
     host = hosts.fold(http.host)
     tests = [wildcard(hosts.fold(value)) for value in term.values]
     # An ALLOW that names a host means it as written, port and all; whatever excludes a host excludes every form of it.
@@ -172,7 +175,7 @@ def _header_readings(lines: tuple[str, ...], headers: Headers) -> set[str]:
     """Each value, and all of them joined, as different backends see a repeated header (CVE-2026-26308)."""
     joined = ",".join(lines)
     parts = joined.split(",") if headers.joined else lines
-    return {joined, *(part.strip(" \t") for part in parts)}
+    return {joined, *lines, *(part.strip(" \t") for part in parts)}
 
 
 def _got_header(term: Term, evidence: Evidence) -> str:
@@ -198,12 +201,16 @@ def _check_network(value: str) -> str:
 
 
 def _check_port(value: str) -> str:
-    sound = value.isascii() and value.isdigit() and int(value[:6]) <= _MAX_PORT
+    sound = _PORT.fullmatch(value) is not None and int(value) <= _MAX_PORT
     return "" if sound else "not a port, 0 to 65535"
 
 
 def _check_path(value: str) -> str:
-    return "path templates are not supported yet" if "{" in value or "}" in value else ""
+    return "`{` and `}` are for path templates, {*} and {**}" if "{" in value or "}" in value else ""
+
+
+def _unsupported_path(value: str) -> str:
+    return "path templates are not supported yet" if "{*}" in value or "{**}" in value else ""
 
 
 def _claim_attribute(*path: str) -> Attribute:
@@ -234,7 +241,7 @@ ATTRIBUTES: Final[Mapping[str, Attribute]] = {
     # These three are fields of `operation` only, never `when` keys.
     "operation.host": Attribute(judge=_host, got=_got_http("host")),
     "operation.method": Attribute(judge=_method, got=_got_http("method")),
-    "operation.path": Attribute(judge=_path, got=_got_http("path"), check=_check_path),
+    "operation.path": Attribute(judge=_path, got=_got_http("path"), check=_check_path, unsupported=_unsupported_path),
 }
 
 # What Istio has and this version does not read yet: refused at load, never ignored.

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from enum import IntEnum
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
+_PREFIX_LENGTH = re.compile(r"0|[1-9][0-9]{0,2}")
+
 
 class Outcome(IntEnum):
     """Three values, ordered for Kleene's logic: AND is the minimum, OR the maximum, NOT the mirror.
@@ -108,6 +110,9 @@ def expand_trust_domain(principal: str, trust_domains: tuple[str, ...]) -> tuple
 
 def network(text: str) -> IPv4Network | IPv6Network:
     """An IP address or CIDR block; host bits are dropped, as Envoy does. Raise ValueError for anything else."""
+    address, slash, length = text.partition("/")
+    if "%" in address or (slash and _PREFIX_LENGTH.fullmatch(length) is None):  # ip_network takes zones and netmasks
+        raise ValueError("not an IP address or CIDR block")
     return ip_network(text, strict=False)
 
 

@@ -201,14 +201,17 @@ def _selector(spec: yaml.Node | None, report: Report) -> dict[str, str]:
     if node is None or is_null(node):
         return {}
     members = read_fields(node, report, frozenset({"matchLabels"}), "selector")
-    if is_null(members.get("matchLabels")):
+    if not isinstance(node, yaml.MappingNode):
+        return {}
+    match_labels = members.get("matchLabels")
+    if match_labels is None or is_null(match_labels) or not match_labels.value:
         report.warning(node, Code.INVALID_VALUE, "an empty `selector` selects every workload", "leave it out")
         return {}
-    labels = read_string_map(members["matchLabels"], report, "selector.matchLabels")
+    labels = read_string_map(match_labels, report, "selector.matchLabels")
     for name, value in labels.items():
         if not name or "*" in name or "*" in value:
             report.error(
-                members["matchLabels"],
+                match_labels,
                 Code.INVALID_VALUE,
                 f"label `{name}: {value}` in `selector.matchLabels`",
                 "labels are matched literally: no empty name, no `*`",

@@ -41,10 +41,11 @@ def parse_authorization_policy(meta: Meta, spec: yaml.Node | None, report: Repor
     if action is Action.DENY and not items and spec is not None:
         report.error(rules_node or spec, Code.INVALID_VALUE, "a DENY policy without rules denies nothing", "add a rule")
     rules = tuple(_rule(index, node, report) for index, node in enumerate(items))
-    return AuthorizationPolicy(meta=meta, action=action, rules=rules)
+    return AuthorizationPolicy(meta=meta, action=action or Action.DENY, rules=rules)
 
 
-def _action(node: yaml.Node | None, report: Report) -> Action:
+def _action(node: yaml.Node | None, report: Report) -> Action | None:
+    """The action; None if it is reported as none of ours."""
     if node is None or is_null(node):
         return Action.ALLOW
     text = read_string(node, report, "action")
@@ -53,7 +54,7 @@ def _action(node: yaml.Node | None, report: Report) -> Action:
     elif text is not None and text not in Action.__members__:
         known = {*Action.__members__, *_UNSUPPORTED_ACTIONS}
         report.error(node, Code.INVALID_VALUE, f"unknown action `{text}`", did_you_mean(text, known))
-    return Action.ALLOW if text == Action.ALLOW else Action.DENY
+    return None if text is None or text not in Action.__members__ else Action(text)
 
 
 def _rule(index: int, node: yaml.Node, report: Report) -> Rule:
@@ -96,9 +97,14 @@ def _clause(node: yaml.Node, member: str, fields: Mapping[str, str], report: Rep
         term = _term(value, name, attributes[name], (), report, negated=name not in fields)
         if term.values:
             terms.append(term)
-    if isinstance(node, yaml.MappingNode) and not node.value:
+    if isinstance(node, yaml.MappingNode) and all(_is_empty_list(value) for _, value in node.value):
         report.error(node, Code.INVALID_VALUE, f"`{member}` is empty", "name a field, or leave the entry out")
     return tuple(terms)
+
+
+def _is_empty_list(node: yaml.Node) -> bool:
+    """Istio counts values, so that a source of ``principals: []`` alone is as empty as ``{}``."""
+    return isinstance(node, yaml.SequenceNode) and not node.value
 
 
 def _negated(name: str) -> str:
@@ -109,12 +115,14 @@ def _term(
     node: yaml.Node, name: str, attribute: str, argument: tuple[str, ...], report: Report, *, negated: bool
 ) -> Term:
     items = read_strings(node, report, name)
-    if isinstance(node, yaml.SequenceNode) and not node.value:
+    if _is_empty_list(node):
         report.warning(node, Code.INVALID_VALUE, f"an empty `{name}` restricts nothing", "add a value or leave it out")
     check = ATTRIBUTES[attribute].check
     for text, item in items:
         if not text:
             report.error(item, Code.INVALID_VALUE, f"an empty string in `{name}`")
+        elif later := ATTRIBUTES[attribute].unsupported(text):
+            report.error(item, Code.UNSUPPORTED, f"`{text}` in `{name}`: {later}")
         elif wrong := check(text):
             report.error(item, Code.INVALID_VALUE, f"`{text}` in `{name}`: {wrong}")
     return Term(
@@ -169,7 +177,13 @@ def _key(text: str, node: yaml.Node, report: Report) -> tuple[str, tuple[str, ..
         report.error(node, Code.INVALID_VALUE, f"`{text}` wants a name in brackets", f"{name}[name]")
         return None
     inner = rest[:-1]
-    return name, (inner.lower(),) if name == "request.headers" else _claim_path(inner)
+    return name, (_header_name(inner),) if name == "request.headers" else _claim_path(inner)
+
+
+def _header_name(inner: str) -> str:
+    """The name in lower case. Envoy's header map finds the authority under its old name too (header_map_impl.cc)."""
+    name = inner.lower()
+    return ":authority" if name == "host" else name
 
 
 def _refuse_key(text: str, name: str, node: yaml.Node, report: Report) -> None:

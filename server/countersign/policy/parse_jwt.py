@@ -23,7 +23,8 @@ from countersign.policy.document import (
 from countersign.policy.problems import Code
 from countersign.policy.resources import Meta, RequestAuthentication
 
-_SPEC: Final = frozenset({"selector", "jwtRules"})
+_SPEC: Final = frozenset({"selector", "targetRef", "targetRefs", "jwtRules"})
+_UNSUPPORTED_SPEC: Final = frozenset({"targetRef", "targetRefs"})
 _RULE: Final = frozenset(
     {
         "issuer", "audiences", "jwks", "jwksUri", "jwks_uri", "fromHeaders", "fromParams", "fromCookies",
@@ -47,6 +48,8 @@ def parse_request_authentication(
 ) -> RequestAuthentication:
     """Read ``spec``; what is wrong goes to the report."""
     members = {} if spec is None or is_null(spec) else read_fields(spec, report, _SPEC, "spec")
+    for name in sorted(_UNSUPPORTED_SPEC & members.keys()):
+        report.error(members[name], Code.UNSUPPORTED, f"`{name}` is not supported yet")
     if is_null(members.get("jwtRules")):
         return RequestAuthentication(meta=meta)
     rules = [_rule(meta, node, report, check_jwks) for node in read_list(members["jwtRules"], report, "jwtRules")]
@@ -95,6 +98,8 @@ def _rule(meta: Meta, node: yaml.Node, report: Report, check_jwks: CheckJwks) ->
 def _keys(node: yaml.Node, reader: "_Reader", timeout: float, report: Report) -> KeySource | None:
     members = reader.members
     uri_node = members.get("jwksUri", members.get("jwks_uri"))
+    if "jwksUri" in members and "jwks_uri" in members:
+        report.error(members["jwks_uri"], Code.DUPLICATE_KEY, "both `jwksUri` and `jwks_uri`", "keep one of them")
     if "jwks" in members and uri_node is not None:
         report.error(uri_node, Code.INVALID_VALUE, "both `jwks` and `jwksUri`", "keep one of them")
         return None
