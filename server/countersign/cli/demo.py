@@ -10,7 +10,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-_ENDINGS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _OK, _FINDING, _IO, _INTERRUPTED = 0, 1, 3, 130
 _WATCH: Final = 0.5  # seconds between two looks at the processes of a mesh that is kept
 _CHECKOUT: Final = Path(__file__).resolve().parents[3]
@@ -58,13 +57,14 @@ def run(args: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _ended_by_signals() -> Iterator[None]:
     """An ending unwinds the stack: what runs is taken down in order, and further signals cannot cut that short."""
+    from countersign.mesh.interrupts import ENDINGS  # noqa: PLC0415
 
     def end(_number: int, _frame: FrameType | None) -> None:
-        for number in _ENDINGS:
+        for number in ENDINGS:
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, end) for number in _ENDINGS}
+    before = {number: signal.signal(number, end) for number in ENDINGS}
     try:
         yield
     finally:

@@ -48,8 +48,13 @@ class Countersign:
             self.child.stop()
 
     def wait_ready(self) -> None:
-        """Return once `/readyz` says so."""
+        """Return once `/readyz` says so and the socket accepts."""
         wait_until("starting countersign", self._is_ready, within=_READY_WITHIN, child=self.child)
+        wait_until("listening", self._accepts, within=_READY_WITHIN, child=self.child)
+
+    def _accepts(self) -> bool | None:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self._listen)) == 0 or None
 
     def _is_ready(self) -> bool | None:
         connection = http.client.HTTPConnection("127.0.0.1", self._probes, timeout=_PROBE_TIMEOUT)

@@ -7,12 +7,13 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from countersign.mesh.certificates import write_certificates
 from countersign.mesh.client import Door
 from countersign.mesh.countersign import Countersign
 from countersign.mesh.envoy import Envoy
+from countersign.mesh.interrupts import held_back
 from countersign.mesh.issuer import ALGORITHMS, Issuer, IssuerServer
 from countersign.mesh.process import Child, MeshError
 from countersign.mesh.relocate import Places, relocate_policies
@@ -22,6 +23,8 @@ from countersign.mesh.upstream import upstream
 
 LISTENERS: Final = {"httpbin": "inbound", "sleep": "outbound", "edge": "edge"}
 _ANY: Final = ("127.0.0.1", 0)  # a free port
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +74,8 @@ class Mesh:
             case Change.STOP:
                 self.countersign.stop()
             case Change.START:
-                self.countersign.__enter__()
+                with held_back():
+                    self.countersign.__enter__()
                 self.countersign.wait_ready()
 
     def children(self) -> tuple[Child, ...]:
@@ -98,8 +102,13 @@ def running_mesh(configurations: Path) -> Iterator[Mesh]:
         raise MeshError(f"{configurations}: no httpbin.yaml there; name the repository's envoy/ with --configs")
     with contextlib.ExitStack() as parts:
         # A short name: the path of a unix socket has 107 bytes.
-        directory = Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="cs-")))
-        yield _bring_up(configurations, directory, parts)
+        with held_back():
+            directory = Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="cs-")))
+        try:
+            yield _bring_up(configurations, directory, parts)
+        finally:
+            with held_back():
+                parts.close()
 
 
 def _bring_up(configurations: Path, directory: Path, parts: contextlib.ExitStack) -> Mesh:
@@ -107,17 +116,22 @@ def _bring_up(configurations: Path, directory: Path, parts: contextlib.ExitStack
     for each in (run, certificates, policies):
         each.mkdir(mode=0o700)
     write_certificates(certificates, dt.datetime.now(dt.UTC))
-    issuer = parts.enter_context(IssuerServer(Issuer(ISSUER)))
-    application = parts.enter_context(upstream("127.0.0.1", 0))
+
+    def enter(part: contextlib.AbstractContextManager[T]) -> T:
+        with held_back():  # what has started is always noted, and so always ended
+            return parts.enter_context(part)
+
+    issuer = enter(IssuerServer(Issuer(ISSUER)))
+    application = enter(upstream("127.0.0.1", 0))
     relocate_policies(configurations / "policies", policies, issuer.jwks_uri)
-    countersign = parts.enter_context(Countersign(run / "authz.sock", policies, directory))
+    countersign = enter(Countersign(run / "authz.sock", policies, directory))
 
     def start(name: str, addresses: Mapping[str, tuple[str, int]]) -> Envoy:
         places = Places(
             addresses={"127.0.0.1:9901": _ANY, **addresses},
             paths={"/run/countersign": run, "/run/mesh/certs": certificates},
         )
-        return parts.enter_context(Envoy(configurations / f"{name}.yaml", places, directory))
+        return enter(Envoy(configurations / f"{name}.yaml", places, directory))
 
     httpbin = start("httpbin", {"0.0.0.0:15006": _ANY, "upstream:8080": ("127.0.0.1", application.port)})
     httpbin.wait_ready()  # its port is what the other two need
