@@ -1,0 +1,264 @@
+"""Which policies apply to which workload."""
+
+import itertools
+from typing import Any, Final
+
+import pytest
+import yaml
+from countersign.policy.resources import MtlsMode, Resources
+from countersign.policy.scope import PolicySet, PortMode, Workload, WorkloadPolicies, scope
+
+from tests.support import vectors
+from tests.support.requests import (
+    APP,
+    ROOT_NAMESPACE,
+    authorization,
+    load,
+    peer_authentication,
+    request_authentication,
+    scoped,
+)
+
+SHOP: Final = "{selector: {matchLabels: {app: shop}}"
+KEYS: Final = "jwksUri: https://k/"
+
+
+def _allowed(text: str, workload: Workload = APP) -> list[str]:
+    return [policy.meta.name for policy in scoped(text, workload).allow]
+
+
+# --- selection --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("namespace", "applies"), [("apps", True), (ROOT_NAMESPACE, True), ("other", False), ("app", False)]
+)
+def test_a_policy_applies_in_its_namespace_and_from_the_root_namespace(namespace: str, *, applies: bool) -> None:
+    assert _allowed(authorization("{}", "p", namespace)) == (["p"] if applies else [])
+
+
+@pytest.mark.parametrize(
+    ("selector", "labels", "applies"),
+    [
+        ("{}", (), True),
+        ("{app: shop}", (("app", "shop"),), True),
+        ("{app: shop}", (("app", "shop"), ("tier", "front")), True),
+        ("{app: shop, tier: front}", (("app", "shop"), ("tier", "front")), True),
+        ("{app: shop, tier: front}", (("app", "shop"),), False),
+        ("{app: shop}", (("app", "shop2"),), False),
+        ("{app: shop}", (("App", "shop"),), False),
+        ("{app: shop}", (), False),
+        ("{app: ''}", (("app", ""),), True),
+        ("{app: ''}", (), False),
+    ],
+)
+@pytest.mark.parametrize("namespace", ["apps", ROOT_NAMESPACE])
+def test_a_selector_wants_all_of_its_labels(
+    selector: str, labels: tuple[tuple[str, str], ...], namespace: str, *, applies: bool
+) -> None:
+    text = authorization(f"{{selector: {{matchLabels: {selector}}}}}", "p", namespace)
+
+    assert _allowed(text, Workload("apps", labels)) == (["p"] if applies else [])
+
+
+def test_no_level_shadows_another() -> None:
+    text = (
+        authorization("{}", "mesh", ROOT_NAMESPACE)
+        + authorization("{}", "wide")
+        + authorization(f"{SHOP}}}", "own")
+        + authorization("{action: DENY, rules: [{}]}", "stop", ROOT_NAMESPACE)
+    )
+
+    found = scoped(text)
+
+    assert [policy.meta.name for policy in found.allow] == ["mesh", "wide", "own"]
+    assert [policy.meta.name for policy in found.deny] == ["stop"]
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
+
+def test_rules_of_all_policies_add_up_sorted_by_issuer() -> None:
+    text = (
+        request_authentication(f"{{jwtRules: [{{issuer: c, {KEYS}}}, {{issuer: a, {KEYS}}}]}}", "root", ROOT_NAMESPACE)
+        + request_authentication(f"{{jwtRules: [{{issuer: b, {KEYS}}}]}}", "own")
+        + request_authentication(f"{{jwtRules: [{{issuer: x, {KEYS}}}]}}", "foreign", "other")
+        + request_authentication(
+            f"{{selector: {{matchLabels: {{app: x}}}}, jwtRules: [{{issuer: y, {KEYS}}}]}}", "app-x"
+        )
+    )
+
+    assert [rule.issuer for rule in scoped(text).jwt_rules] == ["a", "b", "c"]
+
+
+def test_of_one_issuer_the_workloads_own_rule_is_first_then_the_oldest_then_the_name() -> None:
+    def policy(name: str, namespace: str, created: str) -> str:
+        text = request_authentication(f"{{jwtRules: [{{issuer: a, audiences: [{name}], {KEYS}}}]}}", name, namespace)
+        return text.replace("metadata: {", f"metadata: {{creationTimestamp: '{created}', ")
+
+    text = (
+        policy("root", ROOT_NAMESPACE, "2020-01-01T00:00:00Z")
+        + policy("younger", "apps", "2022-01-01T00:00:00Z")
+        + policy("older-b", "apps", "2021-01-01T00:00:00Z")
+        + policy("older-a", "apps", "2021-01-01T00:00:00Z")
+    )
+
+    assert [rule.audiences[0] for rule in scoped(text).jwt_rules] == ["older-a", "older-b", "younger", "root"]
+
+
+# --- mTLS -------------------------------------------------------------------------------------------------------------
+
+
+def _mode(text: str, port: int = 1, workload: Workload = APP) -> MtlsMode:
+    return scoped(text, workload).mtls_on(port).mode
+
+
+def test_without_any_policy_both_kinds_of_connection_are_taken() -> None:
+    assert scoped("").mtls == PortMode(mode=MtlsMode.PERMISSIVE)
+    assert scoped("").mtls_by_port == {}
+
+
+MODES: Final = ("UNSET", "DISABLE", "PERMISSIVE", "STRICT")
+
+
+@pytest.mark.parametrize(("mesh", "namespace", "own"), list(itertools.product(MODES, repeat=3)))
+def test_the_nearest_level_that_says_a_mode_wins(mesh: str, namespace: str, own: str) -> None:
+    text = (
+        peer_authentication(f"{{mtls: {{mode: {mesh}}}}}", "mesh", ROOT_NAMESPACE)
+        + peer_authentication(f"{{mtls: {{mode: {namespace}}}}}", "ns")
+        + peer_authentication(f"{SHOP}, mtls: {{mode: {own}}}}}", "own")
+    )
+    said = [mode for mode in (own, namespace, mesh) if mode != "UNSET"]
+
+    assert _mode(text) == (said[0] if said else "PERMISSIVE")
+
+
+def test_a_mode_names_the_policy_that_set_it() -> None:
+    text = peer_authentication("{mtls: {mode: STRICT}}", "mesh", ROOT_NAMESPACE) + peer_authentication("{}", "ns")
+
+    assert scoped(text).mtls == PortMode(mode=MtlsMode.STRICT, policy=f"{ROOT_NAMESPACE}/mesh", source="policy.yaml:1")
+
+
+def test_a_port_of_the_workloads_policy_wins_and_an_unset_one_inherits() -> None:
+    text = peer_authentication("{mtls: {mode: STRICT}}", "mesh", ROOT_NAMESPACE) + peer_authentication(
+        f"{SHOP}, portLevelMtls: {{80: {{mode: DISABLE}}, 90: {{mode: UNSET}}, 100: {{}}}}}}", "own"
+    )
+
+    found = scoped(text)
+
+    assert {port: mode.mode.value for port, mode in found.mtls_by_port.items()} == {
+        80: "DISABLE",
+        90: "STRICT",
+        100: "STRICT",
+    }
+    assert found.mtls_on(80).policy == "apps/own"
+    assert found.mtls_on(80).source == "policy.yaml:6"
+    assert found.mtls_on(90).policy == f"{ROOT_NAMESPACE}/mesh"
+    assert found.mtls_on(8080) == found.mtls
+
+
+def test_ports_of_another_workloads_policy_do_not_count() -> None:
+    text = peer_authentication("{selector: {matchLabels: {app: other}}, portLevelMtls: {80: {mode: STRICT}}}", "other")
+
+    assert _mode(text, 80) is MtlsMode.PERMISSIVE
+
+
+def test_a_selector_in_the_root_namespace_is_ignored_as_istio_ignores_it() -> None:
+    text = peer_authentication(f"{SHOP}, mtls: {{mode: STRICT}}}}", "root", ROOT_NAMESPACE)
+
+    assert _mode(text) is MtlsMode.PERMISSIVE
+    assert _mode(text, workload=Workload(ROOT_NAMESPACE, APP.labels)) is MtlsMode.PERMISSIVE
+
+
+def test_in_the_root_namespace_the_mesh_policy_is_the_namespaces() -> None:
+    text = peer_authentication("{mtls: {mode: STRICT}}", "mesh", ROOT_NAMESPACE)
+
+    assert _mode(text, workload=Workload(ROOT_NAMESPACE, ())) is MtlsMode.STRICT
+
+
+def test_another_namespaces_policy_does_not_count() -> None:
+    assert _mode(peer_authentication("{mtls: {mode: STRICT}}", "ns", "other")) is MtlsMode.PERMISSIVE
+
+
+@pytest.mark.parametrize(
+    ("namespace", "selector"), [(ROOT_NAMESPACE, ""), ("apps", ""), ("apps", "selector: {matchLabels: {app: shop}}, ")]
+)
+def test_of_several_policies_at_one_level_the_oldest_counts_alone(namespace: str, selector: str) -> None:
+    def policy(name: str, mode: str, created: str) -> str:
+        text = peer_authentication(f"{{{selector}mtls: {{mode: {mode}}}}}", name, namespace)
+        return text.replace("metadata: {", f"metadata: {{creationTimestamp: '{created}', ")
+
+    old, young = "2021-01-01T00:00:00Z", "2022-01-01T00:00:00Z"
+
+    assert _mode(policy("a", "DISABLE", young) + policy("b", "STRICT", old)) is MtlsMode.STRICT
+    assert _mode(policy("a", "STRICT", old) + policy("b", "DISABLE", old)) is MtlsMode.STRICT
+    assert _mode(policy("b", "DISABLE", old) + policy("a", "STRICT", old)) is MtlsMode.STRICT
+
+
+# --- the set ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_scope_is_remembered_and_memory_is_bounded() -> None:
+    policies = PolicySet(load(authorization("{}")), ROOT_NAMESPACE, 3)
+    first = policies.for_workload(APP)
+
+    assert policies.generation == 3
+    assert policies.for_workload(APP) is first
+    for number in range(1024):
+        policies.for_workload(Workload(f"n{number}", ()))
+    assert len(policies._scoped) <= 1024
+    assert policies.for_workload(APP) == first
+    assert policies.for_workload(APP) is not first
+
+
+def test_resources_are_counted_over_all_kinds() -> None:
+    text = authorization("{}") + peer_authentication("{}") + request_authentication("{}")
+
+    assert len(load(text)) == 3
+    assert len(Resources()) == 0
+
+
+# --- Istio's own tables -----------------------------------------------------------------------------------------------
+
+AGES: Final = {"t-1s": "2026-01-01T00:00:00Z", "t0": "2026-01-01T00:00:01Z"}
+
+
+def _published(policies: list[dict[str, Any]]) -> Resources:
+    documents = []
+    for policy in policies:
+        metadata = dict(policy["metadata"])
+        if "creationTimestamp" in metadata:
+            metadata["creationTimestamp"] = AGES[metadata["creationTimestamp"]]
+        documents.append({"apiVersion": "security.istio.io/v1", **policy, "metadata": metadata})
+    return load(yaml.safe_dump_all(documents))
+
+
+def test_the_published_merges_of_peer_authentication() -> None:
+    workload = Workload("my-ns", (("app", "foo"), ("stage", "prod")))
+    for case in vectors.yaml_file("istio/unit-cases.yaml")["peer_authentication_merge"]:
+        found = scope(_published(case["policies_already_selected"]), workload, case["root_namespace"])
+        assert found.mtls.mode == case["want"]["mode"], case["name"]
+        ports = {port: mode.mode.value for port, mode in found.mtls_by_port.items()}
+        assert ports == case["want"].get("perPort", {}), case["name"]
+
+
+def test_the_published_attachments_by_selector() -> None:
+    """Rows with targetRefs, and gateways to which selectors do not apply, wait for targetRefs."""
+    compared = 0
+    for case in vectors.yaml_file("istio/unit-cases.yaml")["policy_attachment"]:
+        policy, workload = case["policy"], case["workload"]
+        if policy.keys() - {"selector"} or workload.get("is_waypoint") or not case["selector_policies_on_gateways"]:
+            continue
+        text = yaml.safe_dump(
+            {
+                "apiVersion": "security.istio.io/v1",
+                "kind": "AuthorizationPolicy",
+                "metadata": {"name": "p", "namespace": case["policy_namespace"]},
+                "spec": policy,
+            }
+        )
+        target = Workload(workload["namespace"], tuple(sorted(workload["labels"].items())))
+        found: WorkloadPolicies = scope(load(text), target, ROOT_NAMESPACE)
+        assert bool(found.allow) == case["expected"], case["name"]
+        compared += 1
+    assert compared >= 4
