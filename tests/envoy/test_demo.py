@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from countersign.mesh.interrupts import ENDINGS
 from countersign.mesh.scenario import SCENARIO
 
 ROOT = Path(__file__).parents[2]
@@ -134,7 +135,10 @@ def test_a_kept_mesh_answers_the_commands_as_they_are_printed_and_ctrl_c_ends_it
     assert playground.meshes() == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [number for number in ENDINGS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN],  # nohup
+)
 def test_a_signal_half_way_leaves_nothing_behind(playground: Playground, number: signal.Signals) -> None:
     demo = playground.start()
     deadline = time.monotonic() + LIMIT

@@ -64,7 +64,9 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, end) for number in ENDINGS}
+    # Under nohup a hang-up is to be ignored, and stays so.
+    numbers = [number for number in ENDINGS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, end) for number in numbers}
     try:
         yield
     finally:
@@ -150,10 +152,10 @@ def _upstream(args: argparse.Namespace) -> int:
     return _serve(upstream(*args.listen))
 
 
-def _serve(server: contextlib.AbstractContextManager[Any]) -> int:
+def _serve(server: Any) -> int:  # noqa: ANN401 (an HttpServer; naming it here would import it)
     """Serve until a signal says otherwise."""
     with server:
-        print("serving", flush=True)
+        print(f"listening on port {server.port}", flush=True)
         try:
             while True:
                 time.sleep(_WATCH)
