@@ -50,11 +50,15 @@ class App:
         await self._load()
         checker = Checker(lambda: self._snapshot, self._fetcher.refresh)
         server = GrpcServer(checker.answer, self._settings.listen)
-        with Probes(self._settings.probes, lambda: self._not_ready):
+        try:
             await server.start()
             await server.set_serving(serving=not self._not_ready)
             _log.info("listening on %s", ", ".join(map(str, self._settings.listen)))
-            await self._serve(server)
+            # After the server: whoever is told that we are ready may call at once.
+            with Probes(self._settings.probes, lambda: self._not_ready):
+                await self._serve(server)
+        finally:
+            await server.drain(_GRACE)
 
     async def _serve(self, server: GrpcServer) -> None:
         tasks = [
@@ -69,7 +73,7 @@ class App:
             self._stop.set()
             self._not_ready = "stopping"
             _log.info("stopping")
-            await server.drain(_GRACE)
+            await server.drain(_GRACE)  # before the tasks end: running checks may wait for a key
             for task in (*tasks, stopped):
                 task.cancel()
             await asyncio.gather(*tasks, stopped, return_exceptions=True)

@@ -49,6 +49,14 @@ def test_it_decides_and_says_that_it_is_ready(tmp_path: Path, policies: Path) ->
         assert [health(serve.address, name) for name in ("", SERVICE)] == ["SERVING", "SERVING"]
 
 
+def test_whoever_hears_that_it_is_ready_can_call_at_once(tmp_path: Path, policies: Path) -> None:
+    for attempt in range(5):
+        directory = tmp_path / str(attempt)
+        directory.mkdir()
+        with Serve(directory, policies, "--namespace", "apps") as serve:  # it waits for the probes alone
+            assert decide(serve) == "allow-rule-matched"
+
+
 def test_a_policy_that_changes_is_in_force_without_a_restart(tmp_path: Path, policies: Path) -> None:
     with Serve(tmp_path, policies, "--namespace", "apps") as serve:
         assert decide(serve) == "allow-rule-matched"

@@ -7,42 +7,15 @@
 Source: istio.io "Authorization Policy", Envoy's RBAC filter; the names of rules sort as in Envoy's policy map.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import chain
 
 from countersign.core.decision import AllowReason, PolicyRef, Reason
 from countersign.policy.attributes import ATTRIBUTES, Evidence
 from countersign.policy.match import Outcome, both, either, negate
 from countersign.policy.resources import Action, AuthorizationPolicy, Clause, Rule, Term
 from countersign.policy.scope import WorkloadPolicies
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TermTrace:
-    """One field: what was wanted, what the request has, and whether that matches."""
-
-    field: str
-    wanted: tuple[str, ...]
-    got: str
-    outcome: Outcome
-    source: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuleTrace:
-    """One rule: its outcome and, part by part, every source, operation and condition."""
-
-    policy: PolicyRef
-    action: Action
-    outcome: Outcome
-    sources: tuple[tuple[TermTrace, ...], ...]
-    operations: tuple[tuple[TermTrace, ...], ...]
-    conditions: tuple[tuple[TermTrace, ...], ...]
-
-    @property
-    def terms(self) -> tuple[TermTrace, ...]:
-        """Every field of the rule, in the order of the file."""
-        return tuple(chain.from_iterable(chain(self.sources, self.operations, self.conditions)))
+from countersign.policy.trace import RuleTrace, TermTrace, nearest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,17 +52,24 @@ def _in_order(policies: tuple[AuthorizationPolicy, ...]) -> list[tuple[Authoriza
 
 
 def _evaluation(outcome: AllowReason | Reason, decider: RuleTrace | None, asked: list[RuleTrace]) -> Evaluation:
-    unreadable = [term for trace in asked for term in trace.terms if term.outcome is Outcome.UNREADABLE]
     detail = ""
     if outcome is Reason.DENY_RULE_MATCHED and decider is not None and decider.outcome is Outcome.UNREADABLE:
-        detail = _ambiguity(next(term for term in decider.terms if term.outcome is Outcome.UNREADABLE))
-    elif outcome is Reason.NO_ALLOW_RULE_MATCHED and unreadable:
-        detail = _ambiguity(unreadable[0])
+        detail = _ambiguity(decider.terms)
+    elif outcome is Reason.NO_ALLOW_RULE_MATCHED:
+        miss = nearest(asked)
+        detail = "" if miss is None else _ambiguity(miss.terms) or _difference(miss.rule.policy, miss.terms)
     return Evaluation(outcome=outcome, policy=decider.policy if decider else None, detail=detail, rules=tuple(asked))
 
 
-def _ambiguity(term: TermTrace) -> str:
-    return f"{term.field} can be read in more than one way or not at all"
+def _ambiguity(terms: Iterable[TermTrace]) -> str:
+    fields = [term.field for term in terms if term.outcome is Outcome.UNREADABLE]
+    return f"{', '.join(fields)}: read in more than one way, or not at all" if fields else ""
+
+
+def _difference(policy: PolicyRef, terms: Iterable[TermTrace]) -> str:
+    """Names of fields, no values: this goes to access logs, and values may be personal."""
+    fields = ", ".join(dict.fromkeys(term.field for term in terms))
+    return f"nearest: {policy.id} ({policy.source}), but for {fields}"
 
 
 def _trace(policy: AuthorizationPolicy, rule: Rule, evidence: Evidence) -> RuleTrace:
