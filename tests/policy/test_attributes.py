@@ -15,7 +15,7 @@ from countersign.policy.attributes import (
 )
 from countersign.policy.match import Outcome
 from countersign.policy.resources import Action
-from countersign.policy.spec import RuleTrace, evaluate
+from countersign.policy.spec import evaluate
 
 from tests.support.requests import authorization, evidence, facts, scoped, token
 
@@ -23,7 +23,7 @@ NO, MAYBE, YES = Outcome.NO_MATCH, Outcome.UNREADABLE, Outcome.MATCH
 STRICT, ISTIO = Posture.STRICT, Posture.ISTIO
 
 
-def _trace(rule: str, seen: Evidence, action: Action = Action.ALLOW) -> RuleTrace:
+def _trace(rule: str, seen: Evidence, action: Action = Action.ALLOW) -> Any:
     (trace,) = evaluate(scoped(authorization(f"{{action: {action}, rules: [{rule}]}}")), seen).rules
     return trace
 
@@ -43,7 +43,7 @@ _SOURCE: Final = {name for field in SOURCE_FIELDS for name in (field, f"not{fiel
 
 
 def _outcome(rule: str, seen: Evidence, action: Action = Action.ALLOW) -> Outcome:
-    return _trace(rule, seen, action).outcome
+    return Outcome(_trace(rule, seen, action).outcome)
 
 
 # --- the table itself -------------------------------------------------------------------------------------------------

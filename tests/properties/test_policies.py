@@ -1,0 +1,145 @@
+"""The theorems of the policy engine and of the pipeline around it, for random policies and requests."""
+
+from typing import Any
+
+from countersign.authorize import Mesh, Snapshot, authorize
+from countersign.core.decision import Allow, AllowReason, Deny, Reason
+from countersign.core.facts import RequestFacts
+from countersign.core.identity import Identity
+from countersign.core.posture import Posture
+from countersign.core.spiffe import SpiffeId, SpiffeIdError
+from countersign.policy.attributes import Evidence
+from countersign.policy.resources import Action, AuthorizationPolicy
+from countersign.policy.scope import PolicySet, Workload, scope
+from countersign.policy.spec import Evaluation, evaluate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.generated import GARBAGE, POLICIES, REQUESTS, VALUES, build, policies, resources
+from tests.support.requests import NOW
+
+TRUST_DOMAINS = ("td", "old")
+Policies = tuple[AuthorizationPolicy, ...]
+BOUNDED = settings(max_examples=50, deadline=None)
+
+
+def _evaluate(found: Policies, request: RequestFacts, posture: Posture = Posture.STRICT) -> Evaluation:
+    try:
+        peer = SpiffeId.parse(request.source.principal)
+    except SpiffeIdError:
+        peer = None
+    seen = Evidence(
+        facts=request, identity=Identity(peer=peer, token=None), posture=posture, trust_domains=TRUST_DOMAINS
+    )
+    return evaluate(scope(resources(found), Workload("ns", ()), "root"), seen)
+
+
+def _authorize(found: Policies, request: RequestFacts, posture: Posture = Posture.STRICT) -> Allow | Deny:
+    mesh = Mesh(trust_domain="td", trust_domain_aliases=("old",), root_namespace="root", posture=posture)
+    snapshot = Snapshot(mesh=mesh, policies=PolicySet(resources(found), "root", 1), keys={})
+    decision = authorize(request, snapshot, NOW, may_wait=False)
+    assert isinstance(decision, Allow | Deny)
+    return decision
+
+
+def _allows(evaluation: Evaluation) -> bool:
+    return isinstance(evaluation.outcome, AllowReason)
+
+
+@BOUNDED
+@given(POLICIES, REQUESTS, st.sampled_from(Posture))
+def test_once_an_allow_applies_only_its_rules_allow(found: Policies, request: RequestFacts, posture: Posture) -> None:
+    allow = [policy for policy in found if policy.action is Action.ALLOW]
+    outcome = _evaluate(found, request, posture)
+
+    if allow:
+        assert outcome.outcome is not AllowReason.NO_ALLOW_POLICY
+    if outcome.outcome is AllowReason.RULE_MATCHED:
+        assert outcome.policy is not None
+        assert outcome.policy.id in {policy.rule_id(rule) for policy in allow for rule in policy.rules}
+    if all(not policy.rules for policy in allow) and allow:
+        assert not _allows(outcome)
+
+
+@BOUNDED
+@given(POLICIES, REQUESTS, st.sampled_from(Posture))
+def test_a_deny_trumps_every_allow(found: Policies, request: RequestFacts, posture: Posture) -> None:
+    denying = tuple(policy for policy in found if policy.action is Action.DENY)
+    alone = _evaluate(denying, request, posture)
+    together = _evaluate(found, request, posture)
+
+    if alone.outcome is Reason.DENY_RULE_MATCHED:
+        assert together.outcome is Reason.DENY_RULE_MATCHED
+        assert together.policy == alone.policy
+    else:
+        assert together.outcome is not Reason.DENY_RULE_MATCHED
+
+
+@BOUNDED
+@given(POLICIES, policies((Action.DENY,)), REQUESTS, st.sampled_from(Posture))
+def test_another_deny_never_allows_what_was_denied(
+    found: Policies, more: AuthorizationPolicy, request: RequestFacts, posture: Posture
+) -> None:
+    if not _allows(_evaluate(found, request, posture)):
+        assert not _allows(_evaluate((*found, more), request, posture))
+
+
+@BOUNDED
+@given(POLICIES, policies((Action.ALLOW,)), REQUESTS, st.sampled_from(Posture))
+def test_another_allow_beside_one_never_denies_what_was_allowed(
+    found: Policies, more: AuthorizationPolicy, request: RequestFacts, posture: Posture
+) -> None:
+    before = _evaluate(found, request, posture)
+
+    if before.outcome is AllowReason.RULE_MATCHED:
+        assert _evaluate((*found, more), request, posture).outcome is AllowReason.RULE_MATCHED
+
+
+@BOUNDED
+@given(POLICIES, REQUESTS, st.sampled_from(Posture), st.randoms(use_true_random=False))
+def test_order_and_duplicates_of_policies_do_not_matter(
+    found: Policies, request: RequestFacts, posture: Posture, chance: Any
+) -> None:
+    shuffled = list(found) + chance.sample(found, len(found) // 2)
+    chance.shuffle(shuffled)
+
+    assert _evaluate(tuple(shuffled), request, posture).outcome == _evaluate(found, request, posture).outcome
+
+
+@settings(max_examples=150, deadline=None)
+@given(POLICIES, VALUES, st.data())
+def test_garbage_in_place_of_an_attribute_never_allows_what_was_denied(
+    found: Policies, values: dict[str, Any], data: st.DataObject
+) -> None:
+    """F02, through the whole pipeline: the request is refused, or judged no better than before."""
+    before = _authorize(found, build(values))
+    attribute = data.draw(st.sampled_from(sorted(GARBAGE)), label="attribute")
+    garbage = data.draw(st.sampled_from(GARBAGE[attribute]), label="garbage")
+
+    if isinstance(before, Deny):
+        assert isinstance(_authorize(found, build({**values, attribute: garbage})), Deny)
+
+
+@settings(max_examples=150, deadline=None)
+@given(POLICIES, REQUESTS)
+def test_strict_never_allows_what_istio_denies(found: Policies, request: RequestFacts) -> None:
+    if not _allows(_evaluate(found, request, Posture.ISTIO)):
+        assert not _allows(_evaluate(found, request, Posture.STRICT))
+    if isinstance(_authorize(found, request, Posture.ISTIO), Deny):
+        assert isinstance(_authorize(found, request, Posture.STRICT), Deny)
+
+
+@BOUNDED
+@given(POLICIES, REQUESTS, st.sampled_from(Posture))
+def test_a_decision_says_why_and_is_the_same_every_time(
+    found: Policies, request: RequestFacts, posture: Posture
+) -> None:
+    decision = _authorize(found, request, posture)
+
+    assert decision == _authorize(found, request, posture)
+    assert decision.generation == 1
+    assert (decision.policy is not None) == (
+        decision.reason in {AllowReason.RULE_MATCHED, Reason.DENY_RULE_MATCHED, Reason.MTLS_REQUIRED}
+    )
+    if isinstance(decision, Deny):
+        assert decision.status in {400, 401, 403, 503}
