@@ -10,22 +10,23 @@ It awaits nothing, reads no clock and touches no file: everything it needs is in
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from countersign.core import hosts, paths
 from countersign.core.decision import Allow, AllowReason, Decision, Deny, PolicyRef, Reason
 from countersign.core.facts import HttpRequest, RequestFacts
-from countersign.core.identity import Identity, PeerError, PeerRules, authenticate_peer
-from countersign.core.jwt_rule import KeySource
+from countersign.core.identity import Identity, PeerError, PeerRules, VerifiedToken, authenticate_peer
+from countersign.core.jwt_rule import JwtRule, KeySource
 from countersign.core.posture import Posture
 from countersign.core.spiffe import SpiffeId, SpiffeIdError
 from countersign.policy.attributes import Evidence
 from countersign.policy.resources import MtlsMode
-from countersign.policy.scope import PolicySet, PortMode, Workload, WorkloadPolicies
-from countersign.policy.spec import evaluate
-from countersign.tokens.authenticate import KeysNeeded, TokenRefused, authenticate
+from countersign.policy.scope import PolicySet, PortMode, Workload
+from countersign.policy.spec import Evaluation, evaluate
+from countersign.tokens.authenticate import Authenticated, KeysNeeded, TokenRefused, authenticate
 from countersign.tokens.keys import KeySet
 
 ACCESS_DENIED: Final = "RBAC: access denied"  # Envoy's RBAC filter says it so; log pipelines look for it
@@ -74,6 +75,44 @@ class Snapshot:
     keys: Mapping[KeySource, KeySet]
 
 
+class Step(StrEnum):
+    """The steps of the pipeline, as people call them."""
+
+    REQUEST = "request"
+    WORKLOAD = "workload"
+    PEER = "peer (PeerAuthentication)"
+    TOKEN = "token (RequestAuthentication)"  # noqa: S105
+    POLICIES = "policies (AuthorizationPolicy)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """A decision, the step that made it, and what the steps before it found."""
+
+    step: Step
+    decision: Decision
+    workload: Workload | None = None
+    peer: SpiffeId | None = None
+    token: VerifiedToken | None = None
+    evaluation: Evaluation | None = None
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the steps so far have found."""
+
+    step: Step = Step.REQUEST
+    workload: Workload | None = None
+    peer: SpiffeId | None = None
+
+    def refused(self, denial: Deny) -> Judgement:
+        return Judgement(step=self.step, decision=denial, workload=self.workload, peer=self.peer)
+
+
+# Step 4 for a request and the rules that apply to it.
+Authenticator = Callable[[HttpRequest, tuple[JwtRule, ...]], Authenticated | TokenRefused | KeysNeeded]
+
+
 class _RefusedError(Exception):
     """A step refuses the request."""
 
@@ -95,21 +134,78 @@ def authorize(facts: RequestFacts, snapshot: Snapshot, now: float, *, may_wait: 
 
     With ``may_wait``, a token whose key may arrive with a fetch gives `KeysNeeded` instead of a denial.
     """
+    judgement = judge(facts, snapshot, lambda http, rules: _authenticate(http, rules, snapshot, now, may_wait))
+    return judgement if isinstance(judgement, KeysNeeded) else judgement.decision
+
+
+def judge(facts: RequestFacts, snapshot: Snapshot, authenticator: Authenticator) -> Judgement | KeysNeeded:
+    """Decide one request, and keep what each step found. ``authenticator`` is step 4."""
     policies = snapshot.policies
     if policies is None:
-        return deny(Reason.NO_POLICIES, "no policy has been loaded")
+        return Judgement(step=Step.REQUEST, decision=deny(Reason.NO_POLICIES, "no policy has been loaded"))
     generation = policies.generation
-    if facts.http is None:
-        return deny(Reason.REQUEST_INCOMPLETE, "no HTTP attributes", None, generation)
+    found = _Found()
     try:
-        _refuse_unacceptable(facts.http, snapshot.mesh.posture)  # 1
-        applied = policies.for_workload(_workload(facts, snapshot.mesh))  # 2
-        peer = _peer(facts, applied.mtls_on(facts.destination.port), snapshot.mesh)  # 3
-        return _with_token(facts, facts.http, peer, applied, snapshot, now, may_wait=may_wait)  # 4, 5
+        return _steps(facts, snapshot.mesh, policies, authenticator, found)
     except _RefusedError as refused:
-        return deny(refused.reason, refused.detail, refused.policy, generation)
+        return found.refused(deny(refused.reason, refused.detail, refused.policy, generation))
     except PeerError as error:
-        return deny(error.reason, str(error), None, generation)
+        return found.refused(deny(error.reason, str(error), None, generation))
+
+
+def _steps(
+    facts: RequestFacts, mesh: Mesh, policies: PolicySet, authenticator: Authenticator, found: _Found
+) -> Judgement | KeysNeeded:
+    if facts.http is None:
+        raise _RefusedError(Reason.REQUEST_INCOMPLETE, "no HTTP attributes")
+    _refuse_unacceptable(facts.http, mesh.posture)  # 1
+    found.step = Step.WORKLOAD
+    found.workload = _workload(facts, mesh)  # 2
+    applied = policies.for_workload(found.workload)
+    found.step = Step.PEER
+    found.peer = _peer(facts, applied.mtls_on(facts.destination.port), mesh)  # 3
+    found.step = Step.TOKEN
+    user = authenticator(facts.http, applied.jwt_rules)  # 4
+    if isinstance(user, KeysNeeded):
+        return user
+    if isinstance(user, TokenRefused):
+        return found.refused(_unauthenticated(facts.http, user, policies.generation))
+    found.step = Step.POLICIES
+    evidence = Evidence(
+        facts=facts,
+        identity=Identity(peer=found.peer, token=user.token),
+        posture=mesh.posture,
+        trust_domains=mesh.trust_domains,
+    )
+    evaluation = evaluate(applied, evidence)  # 5
+    decision: Decision
+    if isinstance(evaluation.outcome, AllowReason):
+        decision = Allow(
+            reason=evaluation.outcome,
+            policy=evaluation.policy,
+            mutations=user.mutations,
+            generation=policies.generation,
+        )
+    else:
+        decision = deny(evaluation.outcome, evaluation.detail, evaluation.policy, policies.generation)
+    return Judgement(
+        step=found.step,
+        decision=decision,
+        workload=found.workload,
+        peer=found.peer,
+        token=user.token,
+        evaluation=evaluation,
+    )
+
+
+def _authenticate(
+    http: HttpRequest,
+    rules: tuple[JwtRule, ...],
+    snapshot: Snapshot,
+    now: float,
+    may_wait: bool,  # noqa: FBT001
+) -> Authenticated | TokenRefused | KeysNeeded:
+    return authenticate(http, rules, snapshot.keys, now, snapshot.mesh.posture, may_wait=may_wait)
 
 
 def _refuse_unacceptable(http: HttpRequest, posture: Posture) -> None:
@@ -168,37 +264,6 @@ def _peer(facts: RequestFacts, port: PortMode, mesh: Mesh) -> SpiffeId | None:
     elif peer.trust_domain not in mesh.trust_domains:
         raise _RefusedError(Reason.PEER_UNTRUSTED_DOMAIN, f"{peer} is of another trust domain")
     return peer
-
-
-def _with_token(  # noqa: PLR0913 (the last steps take all that the first have found)
-    facts: RequestFacts,
-    http: HttpRequest,
-    peer: SpiffeId | None,
-    applied: WorkloadPolicies,
-    snapshot: Snapshot,
-    now: float,
-    *,
-    may_wait: bool,
-) -> Decision | KeysNeeded:
-    generation = snapshot.policies.generation if snapshot.policies else 0
-    mesh = snapshot.mesh
-    found = authenticate(http, applied.jwt_rules, snapshot.keys, now, mesh.posture, may_wait=may_wait)
-    if isinstance(found, KeysNeeded):
-        return found
-    if isinstance(found, TokenRefused):
-        return _unauthenticated(http, found, generation)
-    evidence = Evidence(
-        facts=facts,
-        identity=Identity(peer=peer, token=found.token),
-        posture=mesh.posture,
-        trust_domains=mesh.trust_domains,
-    )
-    evaluation = evaluate(applied, evidence)
-    if isinstance(evaluation.outcome, AllowReason):
-        return Allow(
-            reason=evaluation.outcome, policy=evaluation.policy, mutations=found.mutations, generation=generation
-        )
-    return deny(evaluation.outcome, evaluation.detail, evaluation.policy, generation)
 
 
 def _unauthenticated(http: HttpRequest, refused: TokenRefused, generation: int) -> Deny:
