@@ -163,7 +163,17 @@ def test_request_principals_are_issuer_and_subject(value: str, outcome: Outcome)
 
 
 @pytest.mark.parametrize(
-    "value", ["*", "https://idp.example", "https://idp.example/", "https://idp.example/*", "*/", "https*"]
+    "value",
+    [
+        "*",
+        "https://idp.example",
+        "https://idp.example/",
+        "https://idp.example/*",
+        "https://idp.example/a*",
+        "*/",
+        "https*",
+    ]
+    + ["*a", "*/*a"],
 )
 def test_a_token_without_subject_is_no_request_principal(value: str) -> None:
     assert _outcome(_field("requestPrincipals", value), evidence(token=token(subject=None))) is NO

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 
 from countersign.core import hosts, paths
 from countersign.core.facts import RequestFacts
@@ -9,7 +10,7 @@ from countersign.core.identity import PeerError, PeerRules, PeerSource, authenti
 from countersign.core.spiffe import SpiffeId, SpiffeIdError
 from countersign.core.xfcc import MAX_ELEMENTS, XfccError
 from countersign.core.xfcc import parse as parse_xfcc
-from countersign.policy.match import Outcome, in_network, network, wildcard
+from countersign.policy.match import Outcome, in_network, namespace, network, wildcard
 from countersign.policy.parse import Loaded
 from countersign.policy.parse import parse as parse_policies
 from countersign.policy.problems import PolicyError
@@ -162,6 +163,15 @@ def test_a_wildcard_matches_by_its_definition(pattern: str, text: str) -> None:
         expected = text == pattern
 
     assert wildcard(pattern)(text) == expected
+
+
+@BOUNDED
+@given(st.text("ab*.", max_size=6), st.text("ab.", max_size=8), st.text("ab./ns", max_size=8))
+def test_a_namespace_matches_as_istios_regular_expression(pattern: str, name: str, more: str) -> None:
+    expression = ".*/ns/" + ".*".join(re.escape(part) for part in pattern.split("*")) + "/.*"
+
+    for principal in (f"spiffe://td/ns/{name}/sa/x", f"spiffe://td/{more}/ns/{name}{more}/"):
+        assert namespace(pattern)(principal) == (re.fullmatch(expression, principal) is not None)
 
 
 @BOUNDED

@@ -28,9 +28,14 @@ class Headers:
     def of(cls, pairs: Iterable[tuple[str, str]], *, joined: bool = False) -> "Headers":
         """Collect (name, value) pairs; names are folded to lower case, as HTTP/2 sends them."""
         lines: dict[str, tuple[str, ...]] = {}
+        repeated: dict[str, list[str]] = {}
         for name, value in pairs:
             key = name.lower()
-            lines[key] = (*lines.get(key, _NOTHING), value)
+            if key in lines:
+                repeated.setdefault(key, [*lines[key]]).append(value)
+            else:
+                lines[key] = (value,)
+        lines.update((key, tuple(values)) for key, values in repeated.items())
         return cls(lines, joined=joined)
 
     def values(self, name: str) -> tuple[str, ...]:
