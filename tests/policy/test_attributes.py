@@ -172,8 +172,9 @@ def test_request_principals_are_issuer_and_subject(value: str, outcome: Outcome)
         "https://idp.example/a*",
         "*/",
         "https*",
-    ]
-    + ["*a", "*/*a"],
+        "*a",
+        "*/*a",
+    ],
 )
 def test_a_token_without_subject_is_no_request_principal(value: str) -> None:
     assert _outcome(_field("requestPrincipals", value), evidence(token=token(subject=None))) is NO

@@ -15,7 +15,7 @@ from countersign.policy.parse import Loaded
 from countersign.policy.parse import parse as parse_policies
 from countersign.policy.problems import PolicyError
 from countersign.wire.codec import RequestError, decode
-from hypothesis import assume, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.requests import XFCC, authorization, facts, peer_authentication, request_authentication
@@ -122,7 +122,7 @@ def test_a_path_has_one_or_two_readings_of_which_the_first_is_as_sent(path: str)
     assert len(set(found)) == len(found)
     with contextlib.suppress(paths.PathError):
         paths.refuse_unacceptable(path)
-        assert path.isascii()
+        assert paths.without_query(path).isascii()
 
 
 @BOUNDED
@@ -297,10 +297,9 @@ def test_any_value_as_a_spec_loads_or_is_a_policy_error(kind: str, spec: object)
 
 
 @BOUNDED
-@given(st.lists(st.sampled_from(SOUND), min_size=1, max_size=1), ANY_TEXT)
-def test_what_loads_loads_the_same_whatever_stands_beside_it(sound: list[str], comment: str) -> None:
-    assume(comment.isprintable() and comment.isascii())
-    alone, beside = _load(sound[0]), _load(sound[0] + f"# {comment}\n---\nkind: ConfigMap\ndata: {{a: b}}\n")
+@given(st.sampled_from(SOUND), st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=20))
+def test_what_loads_loads_the_same_whatever_stands_beside_it(sound: str, comment: str) -> None:
+    alone, beside = _load(sound), _load(sound + f"# {comment}\n---\nkind: ConfigMap\ndata: {{a: b}}\n")
 
     assert isinstance(alone, Loaded)
     assert isinstance(beside, Loaded)
