@@ -9,18 +9,17 @@ from itertools import chain
 from typing import Final
 
 from countersign.authorize import Snapshot
-from countersign.core.jwt_rule import InlineKeys, KeySource, RemoteKeys
+from countersign.core.jwt_rule import KeySource, RemoteKeys
 from countersign.edge.check import Checker
 from countersign.edge.grpc_server import GrpcServer
 from countersign.edge.jwks import KeyFetcher
-from countersign.edge.policy_files import changes, digest, read_files
+from countersign.edge.policy_files import changes, digest, parse_files, read_files
 from countersign.edge.probes import Probes
-from countersign.policy.parse import Loaded, parse
 from countersign.policy.problems import PolicyError
 from countersign.policy.resources import Resources
 from countersign.policy.scope import PolicySet
 from countersign.settings import Settings
-from countersign.tokens.keys import KeySet, KeySetError
+from countersign.tokens.keys import KeySet
 
 _log: Final = logging.getLogger(__name__)
 
@@ -101,7 +100,7 @@ class App:
         if name == self._digest:
             return
         self._digest = name
-        loaded, inline = await asyncio.to_thread(self._parse, texts)
+        loaded, inline = await asyncio.to_thread(parse_files, texts, self._settings.mesh.namespace)
         for warning in loaded.warnings:
             _log.warning("%s", warning)
         if not len(loaded.resources):
@@ -112,10 +111,6 @@ class App:
 
     def _keep(self) -> str:
         return "every request is denied" if self._snapshot.policies is None else "the last good set stays in force"
-
-    def _parse(self, texts: Mapping[str, str]) -> tuple[Loaded, Mapping[KeySource, KeySet]]:
-        loaded = parse(texts, self._settings.mesh.namespace or None, _wrong_with_jwks)
-        return loaded, _inline_keys(loaded.resources)
 
     def _put_in_force(self, resources: Resources, inline: Mapping[KeySource, KeySet]) -> None:
         previous = self._snapshot.policies
@@ -142,21 +137,3 @@ class App:
 
 def _merged(inline: Mapping[KeySource, KeySet], remote: Mapping[RemoteKeys, KeySet]) -> Mapping[KeySource, KeySet]:
     return dict(chain[tuple[KeySource, KeySet]](inline.items(), remote.items()))
-
-
-def _inline_keys(resources: Resources) -> Mapping[KeySource, KeySet]:
-    """The key sets written into the policies; `parse` has found them sound."""
-    return {
-        rule.keys: KeySet.parse(rule.keys.jwks)
-        for resource in resources.request_authentications
-        for rule in resource.rules
-        if isinstance(rule.keys, InlineKeys)
-    }
-
-
-def _wrong_with_jwks(text: str) -> str:
-    try:
-        KeySet.parse(text)
-    except KeySetError as error:
-        return str(error)
-    return ""

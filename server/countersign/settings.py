@@ -33,12 +33,16 @@ class Settings:
                 )
         if len(set(self.listen)) != len(self.listen):
             raise SettingsError("--listen: the same address twice")
-        for domain in self.mesh.trust_domains:
-            if not is_trust_domain(domain):
-                raise SettingsError(f"trust domain `{domain}`: lower-case letters, digits, `.`, `-` and `_` only")
-        peer = self.mesh.peer
-        if peer.trusted_hops and peer.source is not PeerSource.XFCC:
-            raise SettingsError(
-                f"--xfcc-trusted-hops {peer.trusted_hops}: only --peer xfcc looks at earlier hops; "
-                f"with --peer {peer.source} the peer is the last one"
-            )
+        refuse_impossible(self.mesh)
+
+
+def refuse_impossible(mesh: Mesh) -> None:
+    """Raise `SettingsError` where settings of a mesh cannot work, or not together."""
+    for domain in mesh.trust_domains:
+        if not is_trust_domain(domain):
+            raise SettingsError(f"trust domain `{domain}`: lower-case letters, digits, `.`, `-` and `_` only")
+    if mesh.peer.trusted_hops and mesh.peer.source is not PeerSource.XFCC:
+        raise SettingsError(
+            f"--xfcc-trusted-hops {mesh.peer.trusted_hops}: only --peer xfcc looks at earlier hops; "
+            f"with --peer {mesh.peer.source} the peer is the last one"
+        )

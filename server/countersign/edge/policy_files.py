@@ -14,8 +14,10 @@ from typing import Final
 
 from watchfiles import awatch
 
-from countersign.policy.parse import unreadable
+from countersign.core.jwt_rule import InlineKeys, KeySource
+from countersign.policy.parse import Loaded, parse, unreadable
 from countersign.policy.problems import PolicyError
+from countersign.tokens.keys import KeySet, KeySetError
 
 _log: Final = logging.getLogger(__name__)
 
@@ -66,6 +68,29 @@ def _text(path: Path) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 at byte {error.start}") from error
+
+
+def parse_files(texts: Mapping[str, str], namespace: str) -> tuple[Loaded, Mapping[KeySource, KeySet]]:
+    """What the texts say, and the key sets that are written into them. Raise `PolicyError` where they are broken.
+
+    ``namespace`` is that of resources which name none; empty if they must.
+    """
+    loaded = parse(texts, namespace or None, _wrong_with_jwks)
+    inline: dict[KeySource, KeySet] = {
+        rule.keys: KeySet.parse(rule.keys.jwks)  # `parse` has found them sound
+        for resource in loaded.resources.request_authentications
+        for rule in resource.rules
+        if isinstance(rule.keys, InlineKeys)
+    }
+    return loaded, inline
+
+
+def _wrong_with_jwks(text: str) -> str:
+    try:
+        KeySet.parse(text)
+    except KeySetError as error:
+        return str(error)
+    return ""
 
 
 def digest(texts: Mapping[str, str]) -> str:

@@ -1,0 +1,82 @@
+"""The flags that say how a mesh is read: the same for every verb that judges requests."""
+
+import argparse
+from typing import Final
+
+from countersign.authorize import Mesh
+from countersign.core.identity import PeerRules, PeerSource, XfccMode
+from countersign.core.posture import Posture
+from countersign.settings import SettingsError
+
+DEFAULT_POLICIES: Final = "/etc/countersign/policies"
+
+
+def add_mesh_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of a `Mesh`."""
+    add = parser.add_argument
+    add("--trust-domain", metavar="TD", default="cluster.local", help="the mesh's trust domain (default: %(default)s)")
+    add("--trust-domain-alias", metavar="TD", action="append", default=[], help="another name of it; repeatable")
+    add(
+        "--root-namespace",
+        metavar="NS",
+        default="istio-system",
+        help="its policies apply everywhere (default: %(default)s)",
+    )
+    add("--namespace", metavar="NS", default="", help="the workload's, where the request does not say")
+    add("--label", metavar="K=V", action="append", default=[], help="a label of the workload, likewise; repeatable")
+    add(
+        "--peer",
+        choices=list(map(str, PeerSource)),
+        default="cross-check",
+        help="where the peer's SPIFFE ID is read (default: %(default)s)",
+    )
+    add(
+        "--xfcc-mode",
+        choices=list(map(str, XfccMode)),
+        default="append_forward",
+        help="how Envoy writes XFCC (default: %(default)s)",
+    )
+    add(
+        "--xfcc-trusted-hops",
+        metavar="N",
+        type=_hops,
+        default=0,
+        help="XFCC elements to skip from the right (default: 0)",
+    )
+    add(
+        "--posture",
+        choices=list(map(str, Posture)),
+        default="strict",
+        help="how ambiguous requests are read (default: %(default)s)",
+    )
+
+
+def mesh_of(arguments: argparse.Namespace) -> Mesh:
+    """The mesh that the flags describe. Raise `SettingsError` for a flag that cannot be read."""
+    peer = PeerRules(
+        source=PeerSource(arguments.peer),
+        xfcc_mode=XfccMode(arguments.xfcc_mode),
+        trusted_hops=arguments.xfcc_trusted_hops,
+    )
+    return Mesh(
+        trust_domain=arguments.trust_domain,
+        trust_domain_aliases=tuple(arguments.trust_domain_alias),
+        root_namespace=arguments.root_namespace,
+        namespace=arguments.namespace,
+        labels=tuple(sorted(map(_label, arguments.label))),
+        peer=peer,
+        posture=Posture(arguments.posture),
+    )
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise SettingsError(f"--label {text}: wants K=V, such as app=httpbin")
+    return name, value
+
+
+def _hops(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"`{text}` is no number of hops, 0 or more")
+    return int(text)
