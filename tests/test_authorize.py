@@ -189,7 +189,9 @@ def test_the_labels_are_the_routes_else_envoys_own_else_the_settings(
         _allowed(decide(request, _guarded("from-settings", f"app: {other}"), SETTINGS))
 
 
-@pytest.mark.parametrize("labels", ["", "app", "=shop", "app=shop,", "app=shop,,tier=x", ","])
+@pytest.mark.parametrize(
+    "labels", ["app", "=shop", "app=shop,", "app=shop,,tier=x", ",", "app=shop,app=x", "app=shop,app=shop"]
+)
 def test_labels_that_are_not_pairs_are_refused(labels: str) -> None:
     request = _workload_request({"workload.labels": labels})
 

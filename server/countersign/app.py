@@ -103,6 +103,8 @@ class App:
         loaded, inline = await asyncio.to_thread(parse_files, texts, self._settings.mesh.namespace)
         for warning in loaded.warnings:
             _log.warning("%s", warning)
+        for resource in loaded.skipped:
+            _log.info("passed over, it is of another kind: %s", resource)
         if not len(loaded.resources):
             # Istio without policies allows everything; a mount that failed must not.
             _log.error("found no policy in %s: %s", ", ".join(map(str, self._settings.policies)), self._keep())

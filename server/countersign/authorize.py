@@ -5,27 +5,32 @@ It awaits nothing, reads no clock and touches no file: everything it needs is in
 1. refuse a request that no client has a reason to send;
 2. find the workload, and the policies that apply to it;
 3. establish the peer (the first proof), and hold it against PeerAuthentication;
+   deny what a CUSTOM policy matches, which Istio asks here and which nobody can be asked about;
 4. establish the user (the second proof), as RequestAuthentication wants;
 5. let the authorization policies decide.
 """
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 from countersign.core import hosts, paths
-from countersign.core.decision import Allow, AllowReason, Decision, Deny, PolicyRef, Reason
+from countersign.core.decision import Allow, AllowReason, Decision, Deny, Mutations, PolicyRef, Reason
 from countersign.core.facts import HttpRequest, RequestFacts
 from countersign.core.identity import Identity, PeerError, PeerRules, VerifiedToken, authenticate_peer
 from countersign.core.jwt_rule import JwtRule, KeySource
 from countersign.core.posture import Posture
-from countersign.core.spiffe import SpiffeId, SpiffeIdError
-from countersign.policy.attributes import Evidence
+from countersign.core.remote_ip import remote_ip
+from countersign.core.spiffe import SpiffeId
+from countersign.policy.compile import CompiledPolicies
+from countersign.policy.evidence import Evidence
 from countersign.policy.resources import MtlsMode
-from countersign.policy.scope import PolicySet, PortMode, Workload
+from countersign.policy.scope import PolicySet, PortMode, WorkloadPolicies
 from countersign.policy.spec import Evaluation, evaluate
+from countersign.policy.workload import Workload, WorkloadError, find_workload
 from countersign.tokens.authenticate import Authenticated, KeysNeeded, TokenRefused, authenticate
 from countersign.tokens.keys import KeySet
 
@@ -43,7 +48,9 @@ _ANSWERS: Final[Mapping[Reason, tuple[int, str]]] = {
     Reason.INTERNAL_ERROR: (503, _UNAVAILABLE),
 }
 _FORBIDDEN: Final = (403, ACCESS_DENIED)
+_NOBODY: Final = Authenticated(token=None, mutations=Mutations())
 
+_EXPLAINED: Final = 64  # rules of a workload; to ask more of them again at each denial would reward attackers
 _REALM_PATH: Final = 256  # Envoy's MaximumUriLength, jwt_authn/filter.cc
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]*")
 
@@ -57,6 +64,8 @@ class Mesh:
     root_namespace: str = "istio-system"
     namespace: str = ""
     labels: tuple[tuple[str, str], ...] = ()
+    remote_ip_hops: int = 0
+    remote_ip_header: str = ""
     peer: PeerRules = PeerRules()  # noqa: RUF009 (frozen)
     posture: Posture = Posture.STRICT
 
@@ -81,6 +90,7 @@ class Step(StrEnum):
     REQUEST = "request"
     WORKLOAD = "workload"
     PEER = "peer (PeerAuthentication)"
+    CUSTOM = "custom (AuthorizationPolicy CUSTOM)"
     TOKEN = "token (RequestAuthentication)"  # noqa: S105
     POLICIES = "policies (AuthorizationPolicy)"
 
@@ -109,6 +119,8 @@ class _Found:
         return Judgement(step=self.step, decision=denial, workload=self.workload, peer=self.peer)
 
 
+# Step 5 for the policies that apply.
+Engine = Callable[[WorkloadPolicies, Evidence], Evaluation]
 # Step 4 for a request and the rules that apply to it.
 Authenticator = Callable[[HttpRequest, tuple[JwtRule, ...]], Authenticated | TokenRefused | KeysNeeded]
 
@@ -134,63 +146,73 @@ def authorize(facts: RequestFacts, snapshot: Snapshot, now: float, *, may_wait: 
 
     With ``may_wait``, a token whose key may arrive with a fetch gives `KeysNeeded` instead of a denial.
     """
-    judgement = judge(facts, snapshot, lambda http, rules: _authenticate(http, rules, snapshot, now, may_wait))
+    authenticator = partial(_authenticate, snapshot=snapshot, now=now, may_wait=may_wait)
+    judgement = _judge(facts, snapshot, authenticator, _serve)
     return judgement if isinstance(judgement, KeysNeeded) else judgement.decision
 
 
 def judge(facts: RequestFacts, snapshot: Snapshot, authenticator: Authenticator) -> Judgement | KeysNeeded:
-    """Decide one request, and keep what each step found. ``authenticator`` is step 4."""
+    """Decide one request by the definition, and keep what each step found. ``authenticator`` is step 4."""
+    return _judge(facts, snapshot, authenticator, _explain)
+
+
+def _judge(
+    facts: RequestFacts, snapshot: Snapshot, authenticator: Authenticator, engine: Engine
+) -> Judgement | KeysNeeded:
     policies = snapshot.policies
     if policies is None:
         return Judgement(step=Step.REQUEST, decision=deny(Reason.NO_POLICIES, "no policy has been loaded"))
     generation = policies.generation
     found = _Found()
     try:
-        return _steps(facts, snapshot.mesh, policies, authenticator, found)
+        return _steps(facts, snapshot.mesh, policies, authenticator, engine, found)
     except _RefusedError as refused:
         return found.refused(deny(refused.reason, refused.detail, refused.policy, generation))
     except PeerError as error:
         return found.refused(deny(error.reason, str(error), None, generation))
+    except WorkloadError as error:
+        return found.refused(deny(Reason.WORKLOAD_UNKNOWN, str(error), None, generation))
 
 
 def _steps(
-    facts: RequestFacts, mesh: Mesh, policies: PolicySet, authenticator: Authenticator, found: _Found
+    facts: RequestFacts,
+    mesh: Mesh,
+    policies: PolicySet,
+    authenticator: Authenticator,
+    engine: Engine,
+    found: _Found,
 ) -> Judgement | KeysNeeded:
-    if facts.http is None:
-        raise _RefusedError(Reason.REQUEST_INCOMPLETE, "no HTTP attributes")
-    _refuse_unacceptable(facts.http, mesh.posture)  # 1
+    _refuse_unacceptable(facts, mesh.posture)  # 1
     found.step = Step.WORKLOAD
-    found.workload = _workload(facts, mesh)  # 2
+    found.workload = find_workload(facts, mesh.namespace, mesh.labels)  # 2
     applied = policies.for_workload(found.workload)
     found.step = Step.PEER
+    if applied.mtls_by_port and not facts.destination.port and mesh.posture is Posture.STRICT:
+        raise _RefusedError(Reason.REQUEST_INCOMPLETE, "the port is unknown, and PeerAuthentication asks for it")
     found.peer = _peer(facts, applied.mtls_on(facts.destination.port), mesh)  # 3
+    evidence = Evidence(
+        facts=facts,
+        identity=Identity(peer=found.peer, token=None),
+        posture=mesh.posture,
+        trust_domains=mesh.trust_domains,
+        remote_ip=remote_ip(facts, mesh.remote_ip_hops, mesh.remote_ip_header),
+    )
+    if applied.http.custom:
+        found.step = Step.CUSTOM
+        _refuse_custom(_compiled(applied, evidence).custom(evidence))
     found.step = Step.TOKEN
-    user = authenticator(facts.http, applied.jwt_rules)  # 4
+    user = _NOBODY if facts.http is None else authenticator(facts.http, applied.jwt_rules)  # 4
     if isinstance(user, KeysNeeded):
         return user
     if isinstance(user, TokenRefused):
         return found.refused(_unauthenticated(facts.http, user, policies.generation))
+    if user.token is not None:
+        evidence = replace(evidence, identity=Identity(peer=found.peer, token=user.token))
     found.step = Step.POLICIES
-    evidence = Evidence(
-        facts=facts,
-        identity=Identity(peer=found.peer, token=user.token),
-        posture=mesh.posture,
-        trust_domains=mesh.trust_domains,
-    )
-    evaluation = evaluate(applied, evidence)  # 5
-    decision: Decision
-    if isinstance(evaluation.outcome, AllowReason):
-        decision = Allow(
-            reason=evaluation.outcome,
-            policy=evaluation.policy,
-            mutations=user.mutations,
-            generation=policies.generation,
-        )
-    else:
-        decision = deny(evaluation.outcome, evaluation.detail, evaluation.policy, policies.generation)
+    evaluation = engine(applied, evidence)  # 5
     return Judgement(
         step=found.step,
-        decision=decision,
+        decision=_decision(evaluation, user.mutations, policies.generation),
         workload=found.workload,
         peer=found.peer,
         token=user.token,
@@ -198,17 +220,63 @@ def _steps(
     )
 
 
+def _explain(applied: WorkloadPolicies, evidence: Evidence) -> Evaluation:
+    """Step 5 with the whole trace, by the definition."""
+    return evaluate(applied.tcp if evidence.facts.http is None else applied.http, evidence)
+
+
+def _serve(applied: WorkloadPolicies, evidence: Evidence) -> Evaluation:
+    """Step 5 without the trace, by the compiled policies. A denial by few rules says what kept it from an allow."""
+    verdict = _compiled(applied, evidence).evaluate(evidence)
+    detail = ""
+    if isinstance(verdict.outcome, Reason) and applied.http.rules <= _EXPLAINED:
+        detail = _explain(applied, evidence).detail
+    return Evaluation(
+        outcome=verdict.outcome,
+        policy=verdict.policy,
+        detail=detail,
+        rules=(),
+        audit=verdict.audit,
+        dry_run=verdict.dry_run,
+    )
+
+
+def _compiled(applied: WorkloadPolicies, evidence: Evidence) -> CompiledPolicies:
+    tcp = evidence.facts.http is None
+    return applied.engine(tcp=tcp, posture=evidence.posture, trust_domains=evidence.trust_domains)
+
+
+def _decision(evaluation: Evaluation, mutations: Mutations, generation: int) -> Decision:
+    if isinstance(evaluation.outcome, AllowReason):
+        return Allow(
+            reason=evaluation.outcome,
+            policy=evaluation.policy,
+            mutations=mutations,
+            generation=generation,
+            audit=evaluation.audit,
+            dry_run=evaluation.dry_run,
+        )
+    denial = deny(evaluation.outcome, evaluation.detail, evaluation.policy, generation)
+    return replace(denial, audit=evaluation.audit, dry_run=evaluation.dry_run)
+
+
+def _refuse_custom(policy: PolicyRef | None) -> None:
+    if policy is not None:
+        raise _RefusedError(Reason.CUSTOM_PROVIDER, "a CUSTOM policy matches, and there is no provider to ask", policy)
+
+
 def _authenticate(
-    http: HttpRequest,
-    rules: tuple[JwtRule, ...],
-    snapshot: Snapshot,
-    now: float,
-    may_wait: bool,  # noqa: FBT001
+    http: HttpRequest, rules: tuple[JwtRule, ...], *, snapshot: Snapshot, now: float, may_wait: bool
 ) -> Authenticated | TokenRefused | KeysNeeded:
     return authenticate(http, rules, snapshot.keys, now, snapshot.mesh.posture, may_wait=may_wait)
 
 
-def _refuse_unacceptable(http: HttpRequest, posture: Posture) -> None:
+def _refuse_unacceptable(facts: RequestFacts, posture: Posture) -> None:
+    http = facts.http
+    if http is None:  # a network filter's check: it knows both ends of the connection, and nothing else
+        if not facts.source.address or not facts.destination.address:
+            raise _RefusedError(Reason.REQUEST_INCOMPLETE, "neither HTTP attributes nor the ends of a connection")
+        return
     if not http.method:
         raise _RefusedError(Reason.REQUEST_MALFORMED, "no method")
     if posture is Posture.ISTIO:
@@ -218,39 +286,6 @@ def _refuse_unacceptable(http: HttpRequest, posture: Posture) -> None:
         hosts.refuse_unacceptable(http.host)
     except (paths.PathError, hosts.HostError) as error:
         raise _RefusedError(Reason.REQUEST_MALFORMED, str(error)) from error
-
-
-def _workload(facts: RequestFacts, mesh: Mesh) -> Workload:
-    """The first that says it: the route's ``context_extensions``, Envoy's node, the settings."""
-    extensions = facts.context_extensions
-    namespace = extensions.get("workload.namespace") or _own_namespace(facts) or mesh.namespace
-    if not namespace:
-        raise _RefusedError(Reason.WORKLOAD_UNKNOWN, "neither Envoy nor --namespace says which workload this is")
-    if "workload.labels" in extensions:
-        labels = _labels(extensions["workload.labels"])
-    elif facts.destination.labels:
-        labels = tuple(sorted(facts.destination.labels.items()))
-    else:
-        labels = mesh.labels
-    return Workload(namespace, labels)
-
-
-def _own_namespace(facts: RequestFacts) -> str | None:
-    """The namespace in the certificate that Envoy itself presents."""
-    try:
-        return SpiffeId.parse(facts.destination.principal).namespace
-    except SpiffeIdError:
-        return None
-
-
-def _labels(text: str) -> tuple[tuple[str, str], ...]:
-    pairs = []
-    for item in text.split(","):
-        name, equals, value = item.partition("=")
-        if not equals or not name:
-            raise _RefusedError(Reason.WORKLOAD_UNKNOWN, "`workload.labels` is not of the form k=v,k=v")
-        pairs.append((name, value))
-    return tuple(sorted(pairs))
 
 
 def _peer(facts: RequestFacts, port: PortMode, mesh: Mesh) -> SpiffeId | None:
@@ -266,9 +301,9 @@ def _peer(facts: RequestFacts, port: PortMode, mesh: Mesh) -> SpiffeId | None:
     return peer
 
 
-def _unauthenticated(http: HttpRequest, refused: TokenRefused, generation: int) -> Deny:
+def _unauthenticated(http: HttpRequest | None, refused: TokenRefused, generation: int) -> Deny:
     """Envoy's answer to a bad token: its text, and where to authenticate (jwt_authn/filter.cc, RFC 6750 3)."""
-    realm = f"{http.scheme}://{http.host}{http.path[:_REALM_PATH]}"
+    realm = f"{http.scheme}://{http.host}{http.path[:_REALM_PATH]}" if http else ""
     challenge = f'Bearer realm="{realm}", error="invalid_token"'
     return Deny(
         reason=refused.reason,

@@ -41,6 +41,8 @@ def refuse_impossible(mesh: Mesh) -> None:
     for domain in mesh.trust_domains:
         if not is_trust_domain(domain):
             raise SettingsError(f"trust domain `{domain}`: lower-case letters, digits, `.`, `-` and `_` only")
+    if mesh.remote_ip_hops and mesh.remote_ip_header:
+        raise SettingsError("--remote-ip-hops and --remote-ip-header: only one can say what remote.ip is")
     if mesh.peer.trusted_hops and mesh.peer.source is not PeerSource.XFCC:
         raise SettingsError(
             f"--xfcc-trusted-hops {mesh.peer.trusted_hops}: only --peer xfcc looks at earlier hops; "

@@ -5,14 +5,8 @@ from typing import Any, Final
 import pytest
 from countersign.core.facts import Endpoint, RequestFacts
 from countersign.core.posture import Posture
-from countersign.policy.attributes import (
-    ATTRIBUTES,
-    CONDITION_KEYS,
-    OPERATION_FIELDS,
-    SOURCE_FIELDS,
-    UNSUPPORTED_KEYS,
-    Evidence,
-)
+from countersign.policy.attributes import ATTRIBUTES, CONDITION_KEYS, OPERATION_FIELDS, SOURCE_FIELDS
+from countersign.policy.evidence import Evidence
 from countersign.policy.match import Outcome
 from countersign.policy.resources import Action
 from countersign.policy.spec import evaluate
@@ -24,7 +18,7 @@ STRICT, ISTIO = Posture.STRICT, Posture.ISTIO
 
 
 def _trace(rule: str, seen: Evidence, action: Action = Action.ALLOW) -> Any:
-    (trace,) = evaluate(scoped(authorization(f"{{action: {action}, rules: [{rule}]}}")), seen).rules
+    (trace,) = evaluate(scoped(authorization(f"{{action: {action}, rules: [{rule}]}}")).http, seen).rules
     return trace
 
 
@@ -49,11 +43,8 @@ def _outcome(rule: str, seen: Evidence, action: Action = Action.ALLOW) -> Outcom
 # --- the table itself -------------------------------------------------------------------------------------------------
 
 
-def test_every_field_and_key_has_an_attribute_or_is_refused_at_load() -> None:
-    named = {*SOURCE_FIELDS.values(), *OPERATION_FIELDS.values()}
-
-    assert named <= ATTRIBUTES.keys() | UNSUPPORTED_KEYS
-    assert not ATTRIBUTES.keys() & UNSUPPORTED_KEYS
+def test_every_field_and_key_has_an_attribute() -> None:
+    assert {*SOURCE_FIELDS.values(), *OPERATION_FIELDS.values()} <= ATTRIBUTES.keys()
     assert {key for key in ATTRIBUTES if not key.startswith("operation.")} == CONDITION_KEYS
 
 
@@ -343,7 +334,7 @@ def test_a_path_with_two_readings_is_none_of_them_in_strict_and_as_sent_in_istio
     assert _outcome(_field("paths", "/admin"), istio) is NO
     assert _outcome(_field("notPaths", "/admin"), istio) is YES
     assert _outcome(_field("paths", "/*"), strict) is YES  # whatever it means, it is below /
-    assert _outcome(_field("paths", path, "/admin"), strict) is YES  # either reading is named
+    assert _outcome(_field("paths", path, "//admin", "/admin"), strict) is YES  # every reading is named
     assert _outcome(_field("paths", "/other"), strict) is NO
 
 
@@ -387,7 +378,7 @@ def test_a_deny_means_a_host_in_every_form_and_an_allow_as_written(host: str) ->
     assert _outcome(named, strict, Action.ALLOW) is NO
     assert _outcome(excluded, strict, Action.ALLOW) is MAYBE
     assert _outcome(excluded, strict, Action.DENY) is MAYBE
-    for action in Action:
+    for action in (Action.ALLOW, Action.DENY):
         assert _outcome(named, istio, action) is NO
         assert _outcome(excluded, istio, action) is YES
 
@@ -402,7 +393,7 @@ def test_an_empty_host_satisfies_neither_hosts_nor_not_hosts_in_strict() -> None
     strict, istio = (evidence(facts(host=""), posture=posture) for posture in (STRICT, ISTIO))
 
     for field in ("hosts", "notHosts"):
-        for action in Action:
+        for action in (Action.ALLOW, Action.DENY):
             assert _outcome(_field(field, "shop.example"), strict, action) is MAYBE
     assert _outcome(_field("hosts", "*"), istio) is NO
     assert _outcome(_field("notHosts", "shop.example"), istio) is YES

@@ -3,7 +3,7 @@
 from typing import Final
 
 import pytest
-from countersign.policy.attributes import OPERATION_FIELDS, SOURCE_FIELDS, UNSUPPORTED_KEYS
+from countersign.policy.attributes import OPERATION_FIELDS, SOURCE_FIELDS
 from countersign.policy.parse import parse
 from countersign.policy.problems import Code, PolicyError, Problem, Severity
 from countersign.policy.resources import Action, AuthorizationPolicy, Rule, Term
@@ -14,13 +14,16 @@ from tests.support.requests import authorization, load
 # A value that each attribute takes.
 SAMPLES: Final = {
     "source.ip": "10.0.0.0/8",
+    "remote.ip": "::1",
     "destination.ip": "10.0.0.1",
     "destination.port": "8080",
 }
-SUPPORTED_SOURCE: Final = {name: key for name, key in SOURCE_FIELDS.items() if key not in UNSUPPORTED_KEYS}
 KEYS: Final = (
     "source.ip",
+    "remote.ip",
     "source.namespace",
+    "source.serviceAccount",
+    "source.trustDomain",
     "source.principal",
     "request.auth.principal",
     "request.auth.audiences",
@@ -29,6 +32,8 @@ KEYS: Final = (
     "request.headers[x-a]",
     "destination.ip",
     "destination.port",
+    "connection.sni",
+    "experimental.envoy.filters.http.lua[k]",
 )
 
 
@@ -98,12 +103,10 @@ def test_an_allow_policy_may_go_without_rules(spec: str) -> None:
         ("{action: DENIED}", (Code.INVALID_VALUE, "unknown action `DENIED`", "did you mean `DENY`?")),
         ("{action: allow}", (Code.INVALID_VALUE, "unknown action `allow`", "known here: ALLOW, AUDIT, CUSTOM, DENY")),
         ("{action: 1}", (Code.WRONG_TYPE, "`action` wants a string, found a number", 'quote it: "1"')),
-        ("{action: AUDIT, rules: [{}]}", (Code.UNSUPPORTED, "`action: AUDIT` is not supported yet", "")),
-        ("{action: AUDIT}", (Code.UNSUPPORTED, "`action: AUDIT` is not supported yet", "")),
-        ("{action: CUSTOM, rules: [{}]}", (Code.UNSUPPORTED, "`action: CUSTOM` is not supported yet", "")),
-        ("{provider: {name: a}}", (Code.UNSUPPORTED, "`provider` is not supported yet", "")),
-        ("{targetRef: {kind: Service, name: a}}", (Code.UNSUPPORTED, "`targetRef` is not supported yet", "")),
-        ("{targetRefs: []}", (Code.UNSUPPORTED, "`targetRefs` is not supported yet", "")),
+        (
+            "{provider: {name: a}}",
+            (Code.INVALID_VALUE, "`provider` with `action: ALLOW`", "it is for CUSTOM only"),
+        ),
         ("{rules: {}}", (Code.WRONG_TYPE, "`rules` wants a list, found an object", "")),
         ("{rules: [null]}", (Code.WRONG_TYPE, "`rules` wants an object, found null", "")),
         ("{rule: []}", (Code.UNKNOWN_FIELD, "unknown field `rule` in `spec`", "did you mean `rules`?")),
@@ -140,7 +143,7 @@ def test_a_rule_of_nothing_has_no_part() -> None:
 
 
 @pytest.mark.parametrize("negated", [False, True])
-@pytest.mark.parametrize(("name", "key"), sorted({**SUPPORTED_SOURCE, **OPERATION_FIELDS}.items()))
+@pytest.mark.parametrize(("name", "key"), sorted({**SOURCE_FIELDS, **OPERATION_FIELDS}.items()))
 def test_every_field_is_read_as_the_attribute_of_its_meaning(name: str, key: str, *, negated: bool) -> None:
     part, member = ("from", "source") if name in SOURCE_FIELDS else ("to", "operation")
     field, value = (_negated(name) if negated else name), SAMPLES.get(key, "a")
@@ -168,22 +171,6 @@ def test_fields_of_a_clause_are_terms_and_clauses_stay_apart() -> None:
         ["ipBlocks"],
     ]
     assert [[term.field for term in clause] for clause in rule.operations] == [["methods", "paths", "ports", "hosts"]]
-
-
-@pytest.mark.parametrize("field", sorted(name for name, key in SOURCE_FIELDS.items() if key in UNSUPPORTED_KEYS))
-@pytest.mark.parametrize("values", ["[a]", "[]", "x", "null"])
-def test_a_source_field_that_is_not_supported_yet_is_refused_not_dropped(field: str, values: str) -> None:
-    for name in (field, _negated(field)):
-        found = _refused_rule(f"{{from: [{{source: {{{name}: {values}, principals: [a]}}}}]}}")
-        assert found == [(Code.UNSUPPORTED, f"`{name}` is not supported yet", "")]
-
-
-@pytest.mark.parametrize("template", ["/a/{*}", "/a/{**}", "/{*}/b", "{**}"])
-@pytest.mark.parametrize("field", ["paths", "notPaths"])
-def test_a_path_template_is_refused_not_taken_literally(field: str, template: str) -> None:
-    found = _refused_rule(f"{{to: [{{operation: {{{field}: ['{template}', /b]}}}}]}}")
-
-    assert found == [(Code.UNSUPPORTED, f"`{template}` in `{field}`: path templates are not supported yet", "")]
 
 
 @pytest.mark.parametrize("part", ["from", "to"])
@@ -232,7 +219,7 @@ def test_an_empty_list_beside_a_field_restricts_nothing_and_is_warned_of() -> No
 
 @pytest.mark.parametrize(
     ("part", "member", "name"),
-    [("from", "source", name) for name in SUPPORTED_SOURCE] + [("to", "operation", name) for name in OPERATION_FIELDS],
+    [("from", "source", name) for name in SOURCE_FIELDS] + [("to", "operation", name) for name in OPERATION_FIELDS],
 )
 @pytest.mark.parametrize(
     ("values", "code"),
@@ -441,16 +428,13 @@ def test_brackets_hold_a_header_or_a_path_of_claims(key: str, attribute: str, ar
             (Code.INVALID_VALUE, "`-1` in `destination.port`: not a port, 0 to 65535", ""),
         ),
         ("{key: source.namespace, values: ['']}", (Code.INVALID_VALUE, "an empty string in `source.namespace`", "")),
-        ("{key: remote.ip, values: [1.2.3.4]}", (Code.UNSUPPORTED, "`remote.ip` is not supported yet", "")),
-        ("{key: connection.sni, values: [a]}", (Code.UNSUPPORTED, "`connection.sni` is not supported yet", "")),
         (
-            "{key: source.serviceAccount, values: [a]}",
-            (Code.UNSUPPORTED, "`source.serviceAccount` is not supported yet", ""),
+            "{key: remote.ip, values: [x]}",
+            (Code.INVALID_VALUE, "`x` in `remote.ip`: not an IP address or CIDR block", ""),
         ),
-        ("{key: source.trustDomain, values: [a]}", (Code.UNSUPPORTED, "`source.trustDomain` is not supported yet", "")),
         (
-            "{key: 'experimental.envoy.filters.a.b[c]', values: [a]}",
-            (Code.UNSUPPORTED, "`experimental.envoy.filters.a.b` is not supported yet", ""),
+            "{key: 'connection.sni[a]', values: [a]}",
+            (Code.INVALID_VALUE, "`connection.sni` takes no brackets", ""),
         ),
         ("null", (Code.WRONG_TYPE, "`when` wants an object, found null", "")),
     ],
@@ -485,29 +469,20 @@ def test_the_published_conditions_of_istio() -> None:
     for case in vectors.yaml_file("istio/unit-cases.yaml")["condition_validation"]:
         values = ", ".join(f"'{value}'" for value in case["values"])
         rule = f"{{when: [{{key: '{case['key']}', values: [{values}]}}]}}"
-        name = case["key"].partition("[")[0]
-        unsupported = any(name == key or name.startswith(f"{key}.") for key in UNSUPPORTED_KEYS)
-        if unsupported:
-            assert {row[0] for row in _refused_rule(rule)} == {Code.UNSUPPORTED}, case
-        elif case.get("wantError"):
+        if case.get("wantError"):
             assert _refused_rule(rule), case
         else:
             assert _rule(rule).conditions, case
 
 
-def test_the_published_path_templates_of_istio_are_all_refused_until_there_are_templates() -> None:
-    cases = vectors.yaml_file("istio/unit-cases.yaml")
-
-    for case in cases["path_template_validation"]:
-        for value in case["values"]:
-            (row,) = _refused_rule(f"{{to: [{{operation: {{paths: ['{value}']}}}}]}}")
-            assert row[0] is (Code.UNSUPPORTED if "{*}" in value or "{**}" in value else Code.INVALID_VALUE), value
-    for case in cases["path_template_detection"]:
-        rule = f"{{to: [{{operation: {{paths: ['{case['path']}']}}}}]}}"
-        if case["isPathTemplate"]:
-            assert _refused_rule(rule)[0][0] is Code.UNSUPPORTED
-        elif "{" not in case["path"]:
-            assert _rule(rule).operations
+def test_the_published_path_templates_of_istio() -> None:
+    for case in vectors.yaml_file("istio/unit-cases.yaml")["path_template_validation"]:
+        values = ", ".join(f"'{value}'" for value in case["values"])
+        rule = f"{{to: [{{operation: {{paths: [{values}]}}}}]}}"
+        if case.get("wantError"):
+            assert {row[0] for row in _refused_rule(rule)} == {Code.INVALID_VALUE}, case
+        else:
+            assert _rule(rule).operations, case
 
 
 def test_the_published_claim_names_of_istio() -> None:

@@ -263,8 +263,10 @@ def test_a_mistake_in_a_rule_is_named_with_a_way_out(members: str, expected: tup
     [
         ("{jwtRules: x}", (Code.WRONG_TYPE, "`jwtRules` wants a list, found a string", "")),
         ("{jwtRule: []}", (Code.UNKNOWN_FIELD, "unknown field `jwtRule` in `spec`", "did you mean `jwtRules`?")),
-        ("{targetRefs: [{kind: Gateway, name: g}]}", (Code.UNSUPPORTED, "`targetRefs` is not supported yet", "")),
-        ("{targetRef: {kind: Gateway, name: g}}", (Code.UNSUPPORTED, "`targetRef` is not supported yet", "")),
+        (
+            "{targetRefs: [{kind: Service}]}",
+            (Code.MISSING_FIELD, "`targetRefs` entry without `name`", ""),
+        ),
     ],
 )
 def test_a_mistake_in_the_spec_is_named_with_a_way_out(spec: str, expected: tuple[Code, str, str]) -> None:

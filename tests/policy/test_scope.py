@@ -6,7 +6,8 @@ from typing import Any, Final
 import pytest
 import yaml
 from countersign.policy.resources import MtlsMode, Resources
-from countersign.policy.scope import PolicySet, PortMode, Workload, WorkloadPolicies, scope
+from countersign.policy.scope import PolicySet, PortMode, WorkloadPolicies, scope
+from countersign.policy.workload import Workload
 
 from tests.support import vectors
 from tests.support.requests import (
@@ -24,7 +25,7 @@ KEYS: Final = "jwksUri: https://k/"
 
 
 def _allowed(text: str, workload: Workload = APP) -> list[str]:
-    return [policy.meta.name for policy in scoped(text, workload).allow]
+    return [policy.meta.name for policy in scoped(text, workload).http.allow]
 
 
 # --- selection --------------------------------------------------------------------------------------------------------
@@ -71,8 +72,8 @@ def test_no_level_shadows_another() -> None:
 
     found = scoped(text)
 
-    assert [policy.meta.name for policy in found.allow] == ["mesh", "wide", "own"]
-    assert [policy.meta.name for policy in found.deny] == ["stop"]
+    assert [policy.meta.name for policy in found.http.allow] == ["mesh", "wide", "own"]
+    assert [policy.meta.name for policy in found.http.deny] == ["stop"]
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------------
@@ -259,6 +260,6 @@ def test_the_published_attachments_by_selector() -> None:
         )
         target = Workload(workload["namespace"], tuple(sorted(workload["labels"].items())))
         found: WorkloadPolicies = scope(load(text), target, ROOT_NAMESPACE)
-        assert bool(found.allow) == case["expected"], case["name"]
+        assert bool(found.http.allow) == case["expected"], case["name"]
         compared += 1
     assert compared >= 4

@@ -6,7 +6,7 @@ from typing import Final
 import pytest
 from countersign.core.decision import AllowReason, Reason
 from countersign.core.posture import Posture
-from countersign.policy.attributes import Evidence
+from countersign.policy.evidence import Evidence
 from countersign.policy.match import Outcome
 from countersign.policy.resources import Action
 from countersign.policy.spec import Evaluation, evaluate
@@ -20,7 +20,7 @@ SEEN: Final = evidence(facts(source="", method="GET", path="/a"))
 
 
 def _evaluate(text: str, seen: Evidence = SEEN) -> Evaluation:
-    return evaluate(scoped(text), seen)
+    return evaluate(scoped(text).http, seen)
 
 
 def _allow(rules: str, name: str = "rule") -> str:

@@ -8,10 +8,11 @@ from countersign.core.facts import RequestFacts
 from countersign.core.identity import Identity
 from countersign.core.posture import Posture
 from countersign.core.spiffe import SpiffeId, SpiffeIdError
-from countersign.policy.attributes import Evidence
+from countersign.policy.evidence import Evidence
 from countersign.policy.resources import Action, AuthorizationPolicy
-from countersign.policy.scope import PolicySet, Workload, scope
+from countersign.policy.scope import PolicySet, scope
 from countersign.policy.spec import Evaluation, evaluate
+from countersign.policy.workload import Workload
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,7 +32,7 @@ def _evaluate(found: Policies, request: RequestFacts, posture: Posture = Posture
     seen = Evidence(
         facts=request, identity=Identity(peer=peer, token=None), posture=posture, trust_domains=TRUST_DOMAINS
     )
-    return evaluate(scope(resources(found), Workload("ns", ()), "root"), seen)
+    return evaluate(scope(resources(found), Workload("ns", ()), "root").http, seen)
 
 
 def _authorize(found: Policies, request: RequestFacts, posture: Posture = Posture.STRICT) -> Allow | Deny:
@@ -139,7 +140,7 @@ def test_a_decision_says_why_and_is_the_same_every_time(
     assert decision == _authorize(found, request, posture)
     assert decision.generation == 1
     assert (decision.policy is not None) == (
-        decision.reason in {AllowReason.RULE_MATCHED, Reason.DENY_RULE_MATCHED, Reason.MTLS_REQUIRED}
+        decision.reason in {AllowReason.RULE_MATCHED, Reason.DENY_RULE_MATCHED, Reason.CUSTOM_PROVIDER}
     )
     if isinstance(decision, Deny):
         assert decision.status in {400, 401, 403, 503}

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from countersign.core.facts import Endpoint, Headers, HttpRequest, RequestFacts
 from countersign.core.jwt_rule import JwtRule
-from countersign.policy.attributes import ATTRIBUTES, SOURCE_FIELDS, UNSUPPORTED_KEYS
+from countersign.policy.attributes import ATTRIBUTES, SOURCE_FIELDS
 from countersign.policy.resources import Action, AuthorizationPolicy, Clause, Meta, Resources, Rule, Term
 from hypothesis import strategies as st
 
@@ -27,7 +27,12 @@ _WORDS: Final = {
         "*d/ns/b/sa/x",
     ),
     "source.namespace": ("a", "b", "*", "a*"),
+    "source.serviceAccount": ("a/x", "ns/x", "x", "b/x"),
+    "source.trustDomain": ("td", "old", "*", "t*", "*d", "a.example"),
     "source.ip": ("10.0.0.0/8", "10.0.0.1", "::/0", "0.0.0.0/0"),
+    "remote.ip": ("10.0.0.0/8", "10.0.0.1", "::/0", "0.0.0.0/0"),
+    "connection.sni": ("a.example", "*.example", "a*", "*"),
+    "experimental.envoy.filters": ("a", "[a]", "*", "[*]", "[a*]"),
     "destination.ip": ("10.0.0.0/8", "::1"),
     "destination.port": ("80", "8080", "0"),
     "request.auth.principal": ("*", "i/s", "i"),
@@ -37,13 +42,14 @@ _WORDS: Final = {
     "request.headers": ("u", "v", "u*", "*v", "*", "u,v"),
     "operation.host": ("a.example", "*.example", "a.*", "*", "a.example:80", "a.example:*", "a.example."),
     "operation.method": ("GET", "P*", "*"),
-    "operation.path": ("/a", "/a/*", "/admin", "/adm*", "*/b", "*", "/*", "//admin"),
+    "operation.path": ("/a", "/a/*", "/admin", "/adm*", "*/b", "*", "/*", "//admin", "/{*}", "/a/{**}", "/{**}/b"),
 }
 _ARGUMENTS: Final = {
     "request.headers": (("x-a",), ("x-b",), (":path",), (":authority",)),
     "request.auth.claims": (("a",), ("a", "b")),
+    "experimental.envoy.filters": (("http.f", "k"), ("http.f", "l"), ("g", "k")),
 }
-_SOURCES: Final = tuple(key for key in SOURCE_FIELDS.values() if key not in UNSUPPORTED_KEYS)
+_SOURCES: Final = tuple(SOURCE_FIELDS.values())
 _OPERATIONS: Final = ("operation.host", "operation.method", "operation.path", "destination.port")
 
 

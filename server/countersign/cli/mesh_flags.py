@@ -44,6 +44,19 @@ def add_mesh_flags(parser: argparse.ArgumentParser) -> None:
         help="XFCC elements to skip from the right (default: 0)",
     )
     add(
+        "--remote-ip-hops",
+        metavar="N",
+        type=_hops,
+        default=0,
+        help="proxies before Envoy that x-forwarded-for is trusted for (default: 0)",
+    )
+    add(
+        "--remote-ip-header",
+        metavar="NAME",
+        default="",
+        help="the header in which Envoy writes the client's address (default: none)",
+    )
+    add(
         "--posture",
         choices=list(map(str, Posture)),
         default="strict",
@@ -64,6 +77,8 @@ def mesh_of(arguments: argparse.Namespace) -> Mesh:
         root_namespace=arguments.root_namespace,
         namespace=arguments.namespace,
         labels=tuple(sorted(map(_label, arguments.label))),
+        remote_ip_hops=arguments.remote_ip_hops,
+        remote_ip_header=arguments.remote_ip_header.lower(),
         peer=peer,
         posture=Posture(arguments.posture),
     )

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     NO_POLICIES = "no-policies-loaded"
     DEADLINE_PASSED = "deadline-passed"
     INTERNAL_ERROR = "internal-error"
+    CUSTOM_PROVIDER = "custom-provider-unavailable"  # a CUSTOM policy's rule matched, and nobody can be asked
     # The first proof: the workload.
     PEER_MALFORMED = "peer-malformed"
     PEER_MISMATCH = "peer-mismatch"  # Envoy's principal and XFCC name different peers
@@ -68,13 +69,28 @@ class Mutations:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DryRun:
+    """What would have been decided if the policies that are only tried were in force too."""
+
+    reason: AllowReason | Reason
+    policy: PolicyRef | None
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the request would have been let through."""
+        return isinstance(self.reason, AllowReason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Allow:
-    """The request goes on, with these mutations."""
+    """The request goes on, with these mutations. ``audit`` is the AUDIT rule that matched."""
 
     reason: AllowReason
     policy: PolicyRef | None
     mutations: Mutations
     generation: int
+    audit: PolicyRef | None = None
+    dry_run: DryRun | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +107,8 @@ class Deny:
     headers: tuple[tuple[str, str], ...] = ()
     detail: str = ""
     generation: int = 0
+    audit: PolicyRef | None = None
+    dry_run: DryRun | None = None
 
 
 Decision = Allow | Deny

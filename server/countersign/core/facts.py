@@ -5,7 +5,7 @@ Nothing here is trusted. An identity comes out of `core.identity` and `tokens`, 
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 _NOTHING: Final[tuple[str, ...]] = ()
 
@@ -83,10 +83,14 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestFacts:
-    """One CheckRequest. ``http`` is None when a network filter asks (Istio's TCP case)."""
+    """One CheckRequest. ``http`` is None when a network filter asks (Istio's TCP case).
+
+    ``metadata`` is what other filters wrote: namespace -> key -> value.
+    """
 
     http: HttpRequest | None
     source: Endpoint
     destination: Endpoint
     sni: str = ""
     context_extensions: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -8,9 +8,9 @@ import string
 from typing import Final
 
 _FOLD: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
-# reg-name, IPv4 or [IPv6], and a port: no space, control, `/`, `#`, `@`, `,` or non-ASCII.
+# A name, IPv4 or [IPv6], and a port: no space, control, `/`, `#`, `@`, `,`, `%` or non-ASCII.
 _ACCEPTABLE: Final = re.compile(
-    r"(?:[A-Za-z0-9._~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+(?:%25[A-Za-z0-9._~-]+)?\])(?::[0-9]*)?"
+    r"(?:[A-Za-z0-9._~!$&'()*+;=-]*|\[[0-9A-Fa-f:.]+(?:%25[A-Za-z0-9._~-]+)?\])(?::[0-9]*)?"
 )
 _PORT: Final = re.compile(r":[0-9]*\Z")
 

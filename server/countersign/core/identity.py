@@ -46,6 +46,7 @@ class PeerRules:
 class VerifiedToken:
     """A token whose signature, times, issuer and audience were checked. Only `tokens.verify` makes one.
 
+    (`tokens.assume` makes them up for `countersign explain`, which says so; nothing that serves can import it.)
     ``claims`` is what policies see: the payload, its space-delimited claims split into lists.
     """
 

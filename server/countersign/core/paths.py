@@ -1,7 +1,7 @@
 """The paths a request may mean.
 
 A backend may decode, merge slashes, drop ``;parameters`` and resolve dots before it serves; Envoy does only what its
-connection manager is told to. So a path has up to two readings: as sent, and fully normalised.
+connection manager is told to. So a path has up to three readings: as sent, and normalised with and without merging.
 Source: RFC 3986 sections 3.3, 5.2.4, 6.2.2; Envoy's path_utility.cc; CVE-2021-29492, CVE-2026-73551, CVE-2026-73553.
 """
 
@@ -40,24 +40,23 @@ def refuse_unacceptable(path: str) -> None:
 
 
 def readings(path: str) -> tuple[str, ...]:
-    """Every meaning of a path without query: as sent, and normalised where that differs."""
+    """Every meaning of a path without query: as sent and, where they differ, normalised in the two usual ways."""
     if _ORDINARY.fullmatch(path) is not None:
         return (path,)
-    normal = normalise(path)
-    return (path,) if normal == path else (path, normal)
+    return tuple(dict.fromkeys((path, normalise(path), normalise(path, merge_slashes=False))))
 
 
-def normalise(path: str) -> str:
+def normalise(path: str, *, merge_slashes: bool = True) -> str:
     """Decode once, fold backslashes, strip parameters, merge slashes, resolve dots: in that order.
 
-    Other escapes stay as they are, so that ``%2561`` never becomes ``a``.
+    Other escapes stay as they are, so that ``%2561`` never becomes ``a``. Without merging, an empty segment is one
+    that ``..`` removes (RFC 3986 5.2.4).
     """
     path = _DECODABLE.sub(lambda match: chr(int(match[1], 16)), path)
     path = _PARAMETERS.sub("", path.replace("\\", "/"))
-    path = _SLASHES.sub("/", path)
-    if "/." not in path:
-        return path
-    return _resolve_dots(path)
+    if merge_slashes:
+        path = _SLASHES.sub("/", path)
+    return _resolve_dots(path) if "/." in path else path
 
 
 def _resolve_dots(path: str) -> str:

@@ -19,11 +19,11 @@ from countersign.policy.document import (
     read_fields,
     read_list,
     read_string,
-    read_string_map,
 )
 from countersign.policy.parse_authorization import parse_authorization_policy
 from countersign.policy.parse_jwt import CheckJwks, parse_request_authentication
 from countersign.policy.parse_mtls import parse_peer_authentication
+from countersign.policy.parse_scope import read_dry_run, read_selector, read_targets
 from countersign.policy.problems import Code, PolicyError, Position, Problem, Severity, did_you_mean
 from countersign.policy.resources import (
     AuthorizationPolicy,
@@ -37,15 +37,15 @@ _GROUP: Final = "security.istio.io"
 _VERSIONS: Final = frozenset({f"{_GROUP}/v1", f"{_GROUP}/v1beta1"})
 _KINDS: Final = frozenset({"AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"})
 _TOP: Final = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
-_DRY_RUN: Final = "istio.io/dry-run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """What the files say, and the warnings about it."""
+    """What the files say, the warnings about it, and which resources are of kinds that are not ours."""
 
     resources: Resources
     warnings: tuple[Problem, ...]
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -56,6 +56,7 @@ class _Collected:
     request: list[RequestAuthentication] = field(default_factory=list)
     authorization: list[AuthorizationPolicy] = field(default_factory=list)
     seen: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
 
 
 def parse(files: Mapping[str, str], default_namespace: str | None, check_jwks: CheckJwks) -> Loaded:
@@ -80,7 +81,7 @@ def parse(files: Mapping[str, str], default_namespace: str | None, check_jwks: C
         request_authentications=tuple(collected.request),
         authorization_policies=tuple(collected.authorization),
     )
-    return Loaded(resources=resources, warnings=tuple(problems))
+    return Loaded(resources=resources, warnings=tuple(problems), skipped=tuple(collected.skipped))
 
 
 def _resource(root: yaml.Node, report: Report, collected: _Collected) -> None:
@@ -88,39 +89,46 @@ def _resource(root: yaml.Node, report: Report, collected: _Collected) -> None:
     if members is None:
         report.error(root, Code.WRONG_TYPE, f"a resource wants an object, found {describe(root)}")
         return
+    if len(members) < len(root.value):  # a second `kind` must not hide what the first one said
+        read_fields(root, report, None, "resource")
+        return
     kind, api_version = _scalar(members.get("kind")), _scalar(members.get("apiVersion"))
     if kind == "List" and "items" in members:
         for item in read_list(members["items"], report, "items"):
             _resource(item, report, collected)
-        return
-    if not api_version.startswith(f"{_GROUP}/") and kind not in _KINDS:
+    elif not api_version.startswith(f"{_GROUP}/") and kind not in _KINDS:
         _note_lookalike(root, kind, api_version, report)
-        return
-    if not _identify(root, members, kind, api_version, report):
-        return
+        collected.skipped.append(f"{kind or 'something without kind'} ({report.source(root)})")
+    elif _identify(root, members, kind, api_version, report):
+        _read(root, kind, report, collected)
+
+
+def _read(root: yaml.Node, kind: str, report: Report, collected: _Collected) -> None:
+    """Read a resource of one of our kinds."""
     members = read_fields(root, report, _TOP, kind)
     meta = _meta(root, kind, members, report, collected.default_namespace)
     if meta is None:
         return
     identity = (kind, meta.namespace, meta.name)
     if identity in collected.seen:
-        first = collected.seen[identity]
-        report.error(
-            root,
-            Code.DUPLICATE_RESOURCE,
-            f"{kind} `{meta.namespace}/{meta.name}` is here twice, first at {first}",
-            "rename or delete one of them",
-        )
+        wrong = f"{kind} `{meta.namespace}/{meta.name}` is here twice, first at {collected.seen[identity]}"
+        report.error(root, Code.DUPLICATE_RESOURCE, wrong, "rename or delete one of them")
         return
     collected.seen[identity] = meta.source
     spec = members.get("spec")
+    dry_run = read_dry_run(_annotations(members["metadata"], report), kind, report)
     match kind:
         case "PeerAuthentication":
             collected.peer.append(parse_peer_authentication(meta, spec, report))
         case "RequestAuthentication":
             collected.request.append(parse_request_authentication(meta, spec, report, collected.check_jwks))
         case _:
-            collected.authorization.append(parse_authorization_policy(meta, spec, report))
+            collected.authorization.append(parse_authorization_policy(meta, spec, report, dry_run=dry_run))
+
+
+def _annotations(metadata: yaml.Node, report: Report) -> dict[str, yaml.Node]:
+    node = (_peek(metadata) or {}).get("annotations")
+    return {} if node is None or is_null(node) else read_fields(node, report, None, "metadata.annotations")
 
 
 def _peek(root: yaml.Node) -> dict[str, yaml.Node] | None:
@@ -183,40 +191,16 @@ def _meta(
             "write the namespace it applies to, or start with --namespace",
         )
         return None
-    if not is_null(metadata.get("annotations")):
-        annotations = read_fields(metadata["annotations"], report, None, "metadata.annotations")
-        if _DRY_RUN in annotations:
-            report.error(annotations[_DRY_RUN], Code.UNSUPPORTED, f"`{_DRY_RUN}` is not supported yet")
+    spec = members.get("spec")
+    places = _peek(spec) or {} if spec is not None else {}
     return Meta(
         name=name,
         namespace=namespace,
-        selector=_selector(members.get("spec"), report),
+        selector=read_selector(places, report),
+        targets=read_targets(places, report) if kind != "PeerAuthentication" else (),
         created=_scalar(metadata.get("creationTimestamp")),
         source=report.source(root),
     )
-
-
-def _selector(spec: yaml.Node | None, report: Report) -> dict[str, str]:
-    node = (_peek(spec) or {}).get("selector") if spec is not None else None
-    if node is None or is_null(node):
-        return {}
-    members = read_fields(node, report, frozenset({"matchLabels"}), "selector")
-    if not isinstance(node, yaml.MappingNode):
-        return {}
-    match_labels = members.get("matchLabels")
-    if match_labels is None or is_null(match_labels) or not match_labels.value:
-        report.warning(node, Code.INVALID_VALUE, "an empty `selector` selects every workload", "leave it out")
-        return {}
-    labels = read_string_map(match_labels, report, "selector.matchLabels")
-    for name, value in labels.items():
-        if not name or "*" in name or "*" in value:
-            report.error(
-                match_labels,
-                Code.INVALID_VALUE,
-                f"label `{name}: {value}` in `selector.matchLabels`",
-                "labels are matched literally: no empty name, no `*`",
-            )
-    return labels
 
 
 def unreadable(file: str, why: str) -> Problem:

@@ -11,37 +11,80 @@ import yaml
 from countersign.policy.attributes import (
     ATTRIBUTES,
     CONDITION_KEYS,
+    EXPERIMENTAL,
+    IDENTITY_ATTRIBUTES,
     OPERATION_FIELDS,
     SOURCE_FIELDS,
-    UNSUPPORTED_KEYS,
 )
 from countersign.policy.document import Report, is_null, read_fields, read_list, read_string, read_strings
 from countersign.policy.problems import Code, did_you_mean
 from countersign.policy.resources import Action, AuthorizationPolicy, Clause, Meta, Rule, Term
 
 _SPEC: Final = frozenset({"selector", "targetRef", "targetRefs", "action", "rules", "provider"})
-_UNSUPPORTED_SPEC: Final = frozenset({"targetRef", "targetRefs", "provider"})
-_UNSUPPORTED_ACTIONS: Final = frozenset({"AUDIT", "CUSTOM"})
 _MAX_RULES: Final = 512
 _REMOVED_KEYS: Final = frozenset(
     {"destination.namespace", "destination.name", "destination.user", "destination.labels"}
 )
 
 
-def parse_authorization_policy(meta: Meta, spec: yaml.Node | None, report: Report) -> AuthorizationPolicy:
+def parse_authorization_policy(
+    meta: Meta, spec: yaml.Node | None, report: Report, *, dry_run: bool
+) -> AuthorizationPolicy:
     """Read ``spec``; what is wrong goes to the report."""
     members = {} if spec is None or is_null(spec) else read_fields(spec, report, _SPEC, "spec")
-    for name in sorted(_UNSUPPORTED_SPEC & members.keys()):
-        report.error(members[name], Code.UNSUPPORTED, f"`{name}` is not supported yet")
     action = _action(members.get("action"), report)
     rules_node = members.get("rules")
     items = [] if rules_node is None or is_null(rules_node) else read_list(rules_node, report, "rules")
     if len(items) > _MAX_RULES:
         report.error(items[_MAX_RULES], Code.INVALID_VALUE, f"more than {_MAX_RULES} rules", "split the policy")
-    if action is Action.DENY and not items and spec is not None:
-        report.error(rules_node or spec, Code.INVALID_VALUE, "a DENY policy without rules denies nothing", "add a rule")
-    rules = tuple(_rule(index, node, report) for index, node in enumerate(items))
-    return AuthorizationPolicy(meta=meta, action=action or Action.DENY, rules=rules)
+    where = rules_node or spec
+    if action in {Action.DENY, Action.CUSTOM} and not items and where is not None:
+        wrong = f"a {action} policy without rules denies nothing" if action is Action.DENY else "CUSTOM without rules"
+        report.error(where, Code.INVALID_VALUE, wrong, "add a rule")
+    if dry_run and action not in {Action.ALLOW, Action.DENY} and where is not None:
+        report.error(where, Code.INVALID_VALUE, "only ALLOW and DENY policies have a dry run", "remove the annotation")
+    policy = AuthorizationPolicy(
+        meta=meta,
+        action=action or Action.DENY,
+        dry_run=dry_run,
+        provider=_provider(members, action, report),
+        rules=tuple(_rule(index, node, report) for index, node in enumerate(items)),
+    )
+    if action is Action.CUSTOM and where is not None:
+        _check_custom(policy, where, report)
+    return policy
+
+
+def _provider(members: Mapping[str, yaml.Node], action: Action | None, report: Report) -> str:
+    node = members.get("provider")
+    if node is None or is_null(node):
+        if action is Action.CUSTOM:
+            where = members["action"]
+            report.error(where, Code.MISSING_FIELD, "CUSTOM without `provider.name`", "name the extension provider")
+        return ""
+    name = read_fields(node, report, frozenset({"name"}), "provider").get("name")
+    text = "" if name is None else read_string(name, report, "provider.name") or ""
+    if action is not Action.CUSTOM:
+        report.error(node, Code.INVALID_VALUE, f"`provider` with `action: {action or ''}`", "it is for CUSTOM only")
+    elif not text:
+        report.error(node, Code.MISSING_FIELD, "CUSTOM without `provider.name`", "name the extension provider")
+    return text
+
+
+def _check_custom(policy: AuthorizationPolicy, where: yaml.Node, report: Report) -> None:
+    """CUSTOM is asked before anybody is authenticated; and here nobody can be asked."""
+    for rule in policy.rules:
+        for clause in (*rule.sources, *rule.conditions):
+            for term in clause:
+                if term.attribute in IDENTITY_ATTRIBUTES:
+                    wrong = f"`{term.field}` in a CUSTOM policy, which runs before authentication"
+                    report.error(where, Code.INVALID_VALUE, wrong, "ask for identities in an ALLOW or DENY policy")
+    report.warning(
+        where,
+        Code.CUSTOM_DENIES,
+        f"Countersign has no provider `{policy.provider}`: every request that this CUSTOM policy matches is denied",
+        "Countersign is the external authorizer here: write ALLOW and DENY policies",
+    )
 
 
 def _action(node: yaml.Node | None, report: Report) -> Action | None:
@@ -49,11 +92,9 @@ def _action(node: yaml.Node | None, report: Report) -> Action | None:
     if node is None or is_null(node):
         return Action.ALLOW
     text = read_string(node, report, "action")
-    if text in _UNSUPPORTED_ACTIONS:
-        report.error(node, Code.UNSUPPORTED, f"`action: {text}` is not supported yet")
-    elif text is not None and text not in Action.__members__:
-        known = {*Action.__members__, *_UNSUPPORTED_ACTIONS}
-        report.error(node, Code.INVALID_VALUE, f"unknown action `{text}`", did_you_mean(text, known))
+    if text is not None and text not in Action.__members__:
+        wrong = f"unknown action `{text}`"
+        report.error(node, Code.INVALID_VALUE, wrong, did_you_mean(text, Action.__members__))
     return None if text is None or text not in Action.__members__ else Action(text)
 
 
@@ -91,14 +132,15 @@ def _clause(node: yaml.Node, member: str, fields: Mapping[str, str], report: Rep
     members = read_fields(node, report, frozenset(attributes), member)
     terms = []
     for name, value in members.items():
-        if attributes[name] in UNSUPPORTED_KEYS:
-            report.error(value, Code.UNSUPPORTED, f"`{name}` is not supported yet")
-            continue
         term = _term(value, name, attributes[name], (), report, negated=name not in fields)
         if term.values:
             terms.append(term)
     if isinstance(node, yaml.MappingNode) and all(_is_empty_list(value) for _, value in node.value):
         report.error(node, Code.INVALID_VALUE, f"`{member}` is empty", "name a field, or leave the entry out")
+    fields_of_both = {attributes[name] for name in members} & {"source.principal", "source.namespace"}
+    if fields_of_both and "source.serviceAccount" in {attributes[name] for name in members}:
+        wrong = "`serviceAccounts` beside `principals` or `namespaces`"
+        report.error(node, Code.INVALID_VALUE, wrong, "a service account says both: keep one of them")
     return tuple(terms)
 
 
@@ -121,8 +163,6 @@ def _term(
     for text, item in items:
         if not text:
             report.error(item, Code.INVALID_VALUE, f"an empty string in `{name}`")
-        elif later := ATTRIBUTES[attribute].unsupported(text):
-            report.error(item, Code.UNSUPPORTED, f"`{text}` in `{name}`: {later}")
         elif wrong := check(text):
             report.error(item, Code.INVALID_VALUE, f"`{text}` in `{name}`: {wrong}")
     return Term(
@@ -166,7 +206,9 @@ def _condition(node: yaml.Node, report: Report) -> Clause:
 def _key(text: str, node: yaml.Node, report: Report) -> tuple[str, tuple[str, ...]] | None:
     """The attribute and its bracketed argument of a `when` key."""
     name, bracket, rest = text.partition("[")
-    if name not in CONDITION_KEYS:
+    if name.startswith(f"{EXPERIMENTAL}."):
+        return _metadata_key(text, name, rest, node, report)
+    if name not in CONDITION_KEYS or name == EXPERIMENTAL:
         _refuse_key(text, name, node, report)
         return None
     if not ATTRIBUTES[name].takes_argument:
@@ -180,6 +222,17 @@ def _key(text: str, node: yaml.Node, report: Report) -> tuple[str, tuple[str, ..
     return name, (_header_name(inner),) if name == "request.headers" else _claim_path(inner)
 
 
+def _metadata_key(
+    text: str, name: str, rest: str, node: yaml.Node, report: Report
+) -> tuple[str, tuple[str, ...]] | None:
+    filter_name, key = name.removeprefix(f"{EXPERIMENTAL}."), rest.removesuffix("]")
+    if not filter_name or not key or not rest.endswith("]"):
+        wrong = f"`{text}` wants a filter and a key in brackets"
+        report.error(node, Code.INVALID_VALUE, wrong, f"{EXPERIMENTAL}.http.my_filter[key]")
+        return None
+    return EXPERIMENTAL, (filter_name, key)
+
+
 def _header_name(inner: str) -> str:
     """The name in lower case. Envoy's header map finds the authority under its old name too (header_map_impl.cc)."""
     name = inner.lower()
@@ -187,9 +240,7 @@ def _header_name(inner: str) -> str:
 
 
 def _refuse_key(text: str, name: str, node: yaml.Node, report: Report) -> None:
-    if any(name == key or name.startswith(f"{key}.") for key in UNSUPPORTED_KEYS):
-        report.error(node, Code.UNSUPPORTED, f"`{name}` is not supported yet")
-    elif name in _REMOVED_KEYS:
+    if name in _REMOVED_KEYS:
         report.error(node, Code.INVALID_VALUE, f"`{name}` is a key of the past", "pick workloads with `selector`")
     else:
         report.error(node, Code.INVALID_VALUE, f"unknown key `{text}`", did_you_mean(name, CONDITION_KEYS))

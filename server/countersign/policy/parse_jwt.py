@@ -24,7 +24,6 @@ from countersign.policy.problems import Code
 from countersign.policy.resources import Meta, RequestAuthentication
 
 _SPEC: Final = frozenset({"selector", "targetRef", "targetRefs", "jwtRules"})
-_UNSUPPORTED_SPEC: Final = frozenset({"targetRef", "targetRefs"})
 _RULE: Final = frozenset(
     {
         "issuer", "audiences", "jwks", "jwksUri", "jwks_uri", "fromHeaders", "fromParams", "fromCookies",
@@ -48,8 +47,6 @@ def parse_request_authentication(
 ) -> RequestAuthentication:
     """Read ``spec``; what is wrong goes to the report."""
     members = {} if spec is None or is_null(spec) else read_fields(spec, report, _SPEC, "spec")
-    for name in sorted(_UNSUPPORTED_SPEC & members.keys()):
-        report.error(members[name], Code.UNSUPPORTED, f"`{name}` is not supported yet")
     if is_null(members.get("jwtRules")):
         return RequestAuthentication(meta=meta)
     rules = [_rule(meta, node, report, check_jwks) for node in read_list(members["jwtRules"], report, "jwtRules")]

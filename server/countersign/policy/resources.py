@@ -24,15 +24,26 @@ class Action(StrEnum):
 
     ALLOW = "ALLOW"
     DENY = "DENY"
+    AUDIT = "AUDIT"
+    CUSTOM = "CUSTOM"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetRef:
+    """One ``targetRefs`` entry: it names a resource of the policy's own namespace."""
+
+    kind: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meta:
-    """What every resource has. An empty ``selector`` selects every workload of the namespace."""
+    """What every resource has. Without ``selector`` and ``targets`` it is for every workload of the namespace."""
 
     name: str
     namespace: str
     selector: Mapping[str, str] = field(default_factory=dict)
+    targets: tuple[TargetRef, ...] = ()
     created: str = ""  # metadata.creationTimestamp, RFC 3339 in UTC, so that it sorts as text
     source: str  # file:line
 
@@ -86,10 +97,15 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorizationPolicy:
-    """Who may do what. Without rules an ALLOW policy allows nothing."""
+    """Who may do what. Without rules an ALLOW policy allows nothing. ``dry_run``: judged and reported, never enforced.
+
+    ``provider`` is the extension provider that a CUSTOM policy names.
+    """
 
     meta: Meta
     action: Action = Action.ALLOW
+    dry_run: bool = False
+    provider: str = ""
     rules: tuple[Rule, ...] = ()
 
     def rule_id(self, rule: Rule) -> str:

@@ -6,28 +6,22 @@ Source: Istio pilot/pkg/model/policyattachment.go, pilot/pkg/security/authn Comp
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from countersign.core.jwt_rule import JwtRule
+from countersign.core.posture import Posture
+from countersign.policy.actions import PoliciesByAction, by_action, on_tcp
+from countersign.policy.compile import CompiledPolicies
 from countersign.policy.resources import (
-    Action,
-    AuthorizationPolicy,
     Meta,
     MtlsMode,
     PeerAuthentication,
     Resources,
 )
+from countersign.policy.workload import Workload
 
 _MAX_REMEMBERED: Final = 1024  # workloads one process serves; a request may name any, so memory must be bounded
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """Whose policies are asked for. ``labels`` are sorted pairs, so that equal workloads are equal keys."""
-
-    namespace: str
-    labels: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +40,20 @@ class WorkloadPolicies:
     mtls: PortMode
     mtls_by_port: Mapping[int, PortMode]
     jwt_rules: tuple[JwtRule, ...]
-    deny: tuple[AuthorizationPolicy, ...]
-    allow: tuple[AuthorizationPolicy, ...]
+    http: PoliciesByAction
+    tcp: PoliciesByAction
+    engines: dict[tuple[bool, Posture, tuple[str, ...]], CompiledPolicies] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    def engine(self, *, tcp: bool, posture: Posture, trust_domains: tuple[str, ...]) -> CompiledPolicies:
+        """The policies, compiled when they are first asked for."""
+        key = (tcp, posture, trust_domains)
+        found = self.engines.get(key)
+        if found is None:
+            policies = self.tcp if tcp else self.http
+            found = self.engines[key] = CompiledPolicies(policies, posture, trust_domains)
+        return found
 
     def mtls_on(self, port: int) -> PortMode:
         """The mode of a (destination) port."""
@@ -78,6 +84,8 @@ def scope(resources: Resources, workload: Workload, root_namespace: str) -> Work
     labels = dict(workload.labels)
 
     def applies(meta: Meta) -> bool:
+        if meta.targets:
+            return _targets(meta, workload)
         return meta.namespace in (workload.namespace, root_namespace) and _selects(meta, labels)
 
     def order(meta: Meta) -> tuple[bool, str, str]:
@@ -92,13 +100,20 @@ def scope(resources: Resources, workload: Workload, root_namespace: str) -> Work
         mtls=mtls,
         mtls_by_port=by_port,
         jwt_rules=tuple(jwt_rules),
-        deny=tuple(policy for policy in policies if policy.action is Action.DENY),
-        allow=tuple(policy for policy in policies if policy.action is Action.ALLOW),
+        http=by_action(policies),
+        tcp=by_action([on_tcp(policy) for policy in policies]),
     )
 
 
 def _selects(meta: Meta, labels: Mapping[str, str]) -> bool:
     return all(labels.get(name) == value for name, value in meta.selector.items())
+
+
+def _targets(meta: Meta, workload: Workload) -> bool:
+    """A policy with targets is for gateways: a Gateway of that name, in the policy's namespace."""
+    if not workload.gateway or meta.namespace != workload.namespace:
+        return False
+    return any(target.kind == "Gateway" and target.name == workload.gateway for target in meta.targets)
 
 
 def _mtls(

@@ -4,49 +4,76 @@
 2. Without an ALLOW policy everything else is allowed.
 3. An ALLOW rule that matches allows; otherwise the request is denied.
 
+AUDIT policies and policies of a dry run are judged and reported, and change nothing.
+
 Source: istio.io "Authorization Policy", Envoy's RBAC filter; the names of rules sort as in Envoy's policy map.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
-from countersign.core.decision import AllowReason, PolicyRef, Reason
-from countersign.policy.attributes import ATTRIBUTES, Evidence
+from countersign.core.decision import AllowReason, DryRun, PolicyRef, Reason
+from countersign.policy.actions import PoliciesByAction
+from countersign.policy.attributes import ATTRIBUTES
+from countersign.policy.evidence import Context, Evidence
 from countersign.policy.match import Outcome, both, either, negate
-from countersign.policy.resources import Action, AuthorizationPolicy, Clause, Rule, Term
-from countersign.policy.scope import WorkloadPolicies
+from countersign.policy.resources import AuthorizationPolicy, Clause, Rule, Term
 from countersign.policy.trace import RuleTrace, TermTrace, nearest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What the policies say. ``rules`` is the trace: every rule that was asked, up to the one that decided."""
+    """What the policies say. ``rules`` is the trace: every rule that was asked, up to the one that decided.
+
+    ``audit`` is the first AUDIT rule that matched; ``dry_run`` what the policies that are only tried would change.
+    """
 
     outcome: AllowReason | Reason
     policy: PolicyRef | None
     detail: str
     rules: tuple[RuleTrace, ...]
+    audit: PolicyRef | None = None
+    dry_run: DryRun | None = None
 
 
-def evaluate(policies: WorkloadPolicies, evidence: Evidence) -> Evaluation:
+def evaluate(policies: PoliciesByAction, evidence: Evidence) -> Evaluation:
     """Decide by DENY, then by ALLOW policies. Total: there is a decision for every input."""
+    decided = _decide(policies, evidence)
+    audit = next((trace for trace in _traces(policies.audit, evidence) if trace.outcome is not Outcome.NO_MATCH), None)
+    dry_run = None
+    if policies.tried:
+        would = _decide(policies.as_if_enforced(), evidence)
+        dry_run = DryRun(reason=would.outcome, policy=would.policy)
+    return replace(decided, audit=audit.policy if audit else None, dry_run=dry_run)
+
+
+def custom(policies: PoliciesByAction, evidence: Evidence) -> PolicyRef | None:
+    """The first CUSTOM rule that matches or cannot be read. It is asked before anybody's token is looked at."""
+    traces = _traces(policies.custom, evidence)
+    return next((trace.policy for trace in traces if trace.outcome is not Outcome.NO_MATCH), None)
+
+
+def _decide(policies: PoliciesByAction, evidence: Evidence) -> Evaluation:
     asked: list[RuleTrace] = []
-    for policy, rule in _in_order(policies.deny):
-        trace = _trace(policy, rule, evidence)
+    for trace in _traces(policies.deny, evidence):
         asked.append(trace)
         if trace.outcome is not Outcome.NO_MATCH:
             return _evaluation(Reason.DENY_RULE_MATCHED, trace, asked)
     if not policies.allow:
         return _evaluation(AllowReason.NO_ALLOW_POLICY, None, asked)
-    for policy, rule in _in_order(policies.allow):
-        trace = _trace(policy, rule, evidence)
+    for trace in _traces(policies.allow, evidence):
         asked.append(trace)
         if trace.outcome is Outcome.MATCH:
             return _evaluation(AllowReason.RULE_MATCHED, trace, asked)
     return _evaluation(Reason.NO_ALLOW_RULE_MATCHED, None, asked)
 
 
-def _in_order(policies: tuple[AuthorizationPolicy, ...]) -> list[tuple[AuthorizationPolicy, Rule]]:
+def _traces(policies: tuple[AuthorizationPolicy, ...], evidence: Evidence) -> Iterator[RuleTrace]:
+    return (_trace(policy, rule, evidence) for policy, rule in in_order(policies))
+
+
+def in_order(policies: tuple[AuthorizationPolicy, ...]) -> list[tuple[AuthorizationPolicy, Rule]]:
+    """Every rule in the order of Envoy's policy map: by id, as text."""
     pairs = [(policy, rule) for policy in policies for rule in policy.rules]
     return sorted(pairs, key=lambda pair: pair[0].rule_id(pair[1]))
 
@@ -73,8 +100,14 @@ def _difference(policy: PolicyRef, terms: Iterable[TermTrace]) -> str:
 
 
 def _trace(policy: AuthorizationPolicy, rule: Rule, evidence: Evidence) -> RuleTrace:
+    context = Context(
+        action=policy.action,
+        namespace=policy.meta.namespace,
+        posture=evidence.posture,
+        trust_domains=evidence.trust_domains,
+    )
     parts = [
-        tuple(tuple(_term(term, policy.action, evidence) for term in clause) for clause in clauses)
+        tuple(tuple(_term(term, context, evidence) for term in clause) for clause in clauses)
         for clauses in (rule.sources, rule.operations, rule.conditions)
     ]
     sources, operations, conditions = parts
@@ -103,9 +136,9 @@ def _clause(terms: tuple[TermTrace, ...]) -> Outcome:
     return both(term.outcome for term in terms)
 
 
-def _term(term: Term, action: Action, evidence: Evidence) -> TermTrace:
+def _term(term: Term, context: Context, evidence: Evidence) -> TermTrace:
     attribute = ATTRIBUTES[term.attribute]
-    outcome = attribute.judge(term, evidence, action)
+    outcome = attribute.prepare(term, context)(evidence)
     return TermTrace(
         field=term.field,
         wanted=term.values,

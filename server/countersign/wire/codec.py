@@ -5,7 +5,8 @@ through. So every answer is built here, and a denial's code is written in one pl
 Source: envoy.service.auth.v3, ext_authz_grpc_impl.cc.
 """
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final, cast
 
 from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import Struct
@@ -50,6 +51,7 @@ def decode(payload: bytes) -> RequestFacts:
         destination=_endpoint(attributes.destination),
         sni=attributes.tls_session.sni,
         context_extensions=attributes.context_extensions,
+        metadata=cast("Mapping[str, Mapping[str, Any]]", attributes.metadata_context.filter_metadata),  # Struct is one
     )
 
 
@@ -124,6 +126,14 @@ def _metadata(decision: Decision) -> Struct:
         fields["source"].string_value = _utf8(decision.policy.source)
     if isinstance(decision, Deny) and decision.detail:
         fields["detail"].string_value = _utf8(decision.detail)
+    if decision.audit is not None:
+        fields["audit"].string_value = _utf8(decision.audit.id)
+    if decision.dry_run is not None:
+        tried = fields["dry_run"].struct_value.fields
+        tried["decision"].string_value = "ALLOW" if decision.dry_run.allowed else "DENY"
+        tried["reason"].string_value = decision.dry_run.reason
+        if decision.dry_run.policy is not None:
+            tried["policy"].string_value = _utf8(decision.dry_run.policy.id)
     fields["generation"].number_value = decision.generation
     return metadata
 

@@ -1,0 +1,28 @@
+"""The address of the client, before the proxies that are trusted to speak for it.
+
+Envoy does not send the address it has worked out itself (``remote.ip`` in Istio), so it is worked out again, the way
+Envoy does: entry number N + 1 from the right of x-forwarded-for for N trusted hops, Envoy having appended its own
+peer. Exact in every topology is a header in which Envoy writes its own result.
+Source: Envoy's x-forwarded-for documentation, Utility::getLastAddressFromXFF.
+"""
+
+from typing import Final
+
+from countersign.core.facts import RequestFacts
+
+_XFF: Final = "x-forwarded-for"
+
+
+def remote_ip(facts: RequestFacts, hops: int, header: str) -> str:
+    """The address as text; empty if what should say it does not.
+
+    ``header`` is the (lower-case) name of the header that Envoy overwrites with its result, ``hops`` the number of
+    trusted proxies in front of Envoy. Without either it is the connection's address.
+    """
+    if facts.http is None or not (hops or header):
+        return facts.source.address
+    if header:
+        lines = facts.http.headers.values(header)
+        return lines[0].strip() if len(lines) == 1 else ""
+    entries = [entry.strip() for line in facts.http.headers.values(_XFF) for entry in line.split(",")]
+    return entries[-1 - hops] if len(entries) > hops else facts.source.address

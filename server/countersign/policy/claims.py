@@ -1,0 +1,68 @@
+"""Attributes of the user's token: ``requestPrincipals`` and ``request.auth.*``.
+
+Source: Istio pilot/pkg/security/authz/model (requestPrincipalGenerator, requestClaimGenerator, ...).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from countersign.policy.evidence import ABSENT, Attribute, Context, Evidence, Judge, any_test, matched
+from countersign.policy.match import Outcome, request_principal, wildcard
+from countersign.policy.resources import Term
+
+
+def _request_principal(term: Term, _: Context) -> Judge:
+    tests = [request_principal(value) for value in term.values]
+
+    def judge(evidence: Evidence) -> Outcome:
+        token = evidence.identity.token
+        if token is None or token.subject is None:  # Istio matches both claims, so both must be there
+            return Outcome.NO_MATCH
+        claims = (token.issuer, token.subject)
+        return matched(any(test(claims) for test in tests))
+
+    return judge
+
+
+def _got_request_principal(_: Term, evidence: Evidence) -> str:
+    token = evidence.identity.token
+    return ABSENT if token is None else f"{token.issuer}/{token.subject or ''}"
+
+
+def _at(path: Sequence[str], evidence: Evidence) -> Any:  # noqa: ANN401 (any JSON value)
+    """The claim at a path of literal names; only objects are descended."""
+    found: Any = evidence.identity.token.claims if evidence.identity.token else None
+    for name in path:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def _claim(path: Sequence[str] | None) -> Attribute:
+    """A claim at a fixed path, or at the path in the term's brackets."""
+
+    def prepare(term: Term, _: Context) -> Judge:
+        test = any_test([wildcard(value) for value in term.values])
+        where = term.argument if path is None else path
+
+        def judge(evidence: Evidence) -> Outcome:
+            found = _at(where, evidence)
+            if isinstance(found, str):
+                return matched(test(found))
+            texts = found if isinstance(found, list | tuple) else ()
+            return matched(any(isinstance(text, str) and test(text) for text in texts))
+
+        return judge
+
+    def got(term: Term, evidence: Evidence) -> str:
+        if evidence.identity.token is None:
+            return "no token"
+        found = _at(term.argument if path is None else path, evidence)
+        return ABSENT if found is None else str(found)
+
+    return Attribute(prepare=prepare, got=got, takes_argument=path is None, http=True)
+
+
+REQUEST_PRINCIPAL: Final = Attribute(prepare=_request_principal, got=_got_request_principal, http=True)
+AUDIENCES: Final = _claim(("aud",))
+PRESENTER: Final = _claim(("azp",))
+CLAIM: Final = _claim(None)
