@@ -140,10 +140,10 @@ STAGES: list[tuple[Any, str]] = [
     (check, "decode"),
     (check, "authorize"),
     (check, "encode"),
-    (pipeline, "_workload"),
+    (pipeline, "find_workload"),
     (pipeline, "authenticate_peer"),
     (pipeline, "authenticate"),
-    (pipeline, "evaluate"),
+    (pipeline, "_serve"),
 ]
 
 

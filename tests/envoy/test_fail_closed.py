@@ -101,6 +101,12 @@ def _without_http(payload: bytes) -> bytes:
     return message.SerializeToString()
 
 
+def _without_ends(payload: bytes) -> bytes:
+    message = pb.CheckRequest.FromString(_without_http(payload))
+    message.attributes.source.ClearField("address")
+    return message.SerializeToString()
+
+
 def _without_headers(payload: bytes) -> bytes:
     message = pb.CheckRequest.FromString(payload)
     message.attributes.request.http.ClearField("header_map")
@@ -108,13 +114,20 @@ def _without_headers(payload: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "tamper", [_truncate, _garbage, _empty, _without_http, _without_headers], ids=lambda tamper: tamper.__name__
+    "tamper", [_truncate, _garbage, _empty, _without_ends, _without_headers], ids=lambda tamper: tamper.__name__
 )
 def test_a_request_that_cannot_be_read_is_still_denied(fail_open: FailOpen, tamper: Callable[[bytes], bytes]) -> None:
     with fail_open.serving(tamper):
         answer = fail_open.get()
 
     assert (answer.status, answer.body) == (400, "request malformed")
+
+
+def test_a_request_that_poses_as_a_connection_is_judged_as_one(fail_open: FailOpen) -> None:
+    with fail_open.serving(_without_http):
+        answer = fail_open.get()
+
+    assert (answer.status, answer.body) == (403, "RBAC: access denied")
 
 
 @pytest.mark.parametrize("fault", [Exception, RecursionError, MemoryError])
@@ -124,10 +137,10 @@ def test_a_request_that_cannot_be_read_is_still_denied(fail_open: FailOpen, tamp
         (check, "decode"),
         (check, "authorize"),
         (check, "encode"),
-        (pipeline, "_workload"),
+        (pipeline, "find_workload"),
         (pipeline, "authenticate_peer"),
         (pipeline, "authenticate"),
-        (pipeline, "evaluate"),
+        (pipeline, "_serve"),
     ],
     ids=["decode", "authorize", "encode", "workload", "peer", "token", "policies"],
 )

@@ -1,0 +1,179 @@
+"""How an attribute is looked up: under which texts a term is filed, and which texts a request has.
+
+A text that ends in `*` is a prefix, one that begins with it a suffix, as in policies. Both sides agree that a request
+with none of a term's texts has the outcome NO_MATCH; None on the request's side means that it cannot be read.
+"""
+
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
+
+from countersign.core import hosts, paths
+from countersign.core.facts import is_readable
+from countersign.policy.evidence import Evidence
+from countersign.policy.match import expand_trust_domain, network
+from countersign.policy.resources import Term
+from countersign.policy.templates import is_template
+
+Texts = tuple[str, ...]
+Lookup = Callable[[Evidence], Texts | None]
+
+_AMBIGUOUS: Final = frozenset(", \t")
+
+
+def filed_under(term: Term, trust_domains: Texts) -> Texts | None:
+    """The texts to file a term under; None if it cannot be looked up, because it is negated or takes anything."""
+    if term.negated or term.attribute not in LOOKUPS:
+        return None
+    texts = [text for value in term.values for text in _texts(term.attribute, value, trust_domains)]
+    return None if "*" in texts or not texts else tuple(dict.fromkeys(texts))
+
+
+def _texts(attribute: str, value: str, trust_domains: Texts) -> Texts:
+    if attribute == "source.principal":
+        return expand_trust_domain(value, trust_domains)
+    file = _FILES.get(attribute)
+    return (value if file is None else file(value),)
+
+
+def _namespace_text(value: str) -> str:
+    return "*" if "*" in value or "/" in value else value
+
+
+def _path_text(value: str) -> str:
+    """A template is filed under what it begins with."""
+    return value.partition("{")[0] + "*" if is_template(value) else value
+
+
+def _block_text(value: str) -> str:
+    block = network(value)
+    return _bits(block.network_address)[: block.prefixlen + 1] + "*"
+
+
+def _bits(address: IPv4Address | IPv6Address) -> str:
+    """The version and every bit, so that a block is a prefix of its addresses."""
+    return f"{address.version}{int(address):0{address.max_prefixlen}b}"
+
+
+def _issuer_and_subject(value: str) -> str:
+    issuer, slash, subject = value.rpartition("/")
+    if not slash or "*" in issuer[1:] or (issuer.startswith("*") and "*" in subject):
+        return "*"  # rare forms: such a rule is always a candidate
+    if issuer.startswith("*"):
+        return f"*\n{subject}"
+    return f"{issuer}\n*" if "*" in subject else f"{issuer}\n{subject}"
+
+
+_FILES: Final[Mapping[str, Callable[[str], str]]] = {
+    "source.namespace": _namespace_text,
+    "source.ip": _block_text,
+    "remote.ip": _block_text,
+    "destination.ip": _block_text,
+    "destination.port": lambda value: str(int(value)),
+    "operation.host": hosts.fold,
+    "operation.path": _path_text,
+    "request.auth.principal": _issuer_and_subject,
+}
+
+
+def _principal(evidence: Evidence) -> Texts | None:
+    peer = evidence.identity.peer
+    return () if peer is None else (peer.name,)
+
+
+def _namespace(evidence: Evidence) -> Texts | None:
+    """Whatever stands between ``/ns/`` and a slash, wherever it is (`match.namespace`)."""
+    peer = evidence.identity.peer
+    if peer is None:
+        return ()
+    parts = peer.path.split("/")
+    return tuple(parts[i + 1] for i in range(1, len(parts) - 2) if parts[i] == "ns")
+
+
+def _request_principal(evidence: Evidence) -> Texts | None:
+    token = evidence.identity.token
+    return () if token is None or token.subject is None else (f"{token.issuer}\n{token.subject}",)
+
+
+def _method(evidence: Evidence) -> Texts | None:
+    http = evidence.facts.http
+    return () if http is None else (http.method,)
+
+
+def _host(evidence: Evidence) -> Texts | None:
+    http = evidence.facts.http
+    return None if http is None or not http.host else hosts.readings(hosts.fold(http.host))
+
+
+def _path(evidence: Evidence) -> Texts | None:
+    http = evidence.facts.http
+    path = paths.without_query(http.path) if http else ""
+    return paths.readings(path) if path else None
+
+
+def _port(evidence: Evidence) -> Texts | None:
+    port = evidence.facts.destination.port
+    return (str(port),) if port else None
+
+
+def _sni(evidence: Evidence) -> Texts | None:
+    return (evidence.facts.sni,)
+
+
+def _address(read: Callable[[Evidence], str]) -> Lookup:
+    def lookup(evidence: Evidence) -> Texts | None:
+        try:
+            address = ip_address(read(evidence).partition("%")[0])
+        except ValueError:
+            return None
+        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+        return (_bits(address),) if mapped is None else (_bits(address), _bits(mapped))
+
+    return lookup
+
+
+def _claim(path: Texts) -> Lookup:
+    def lookup(evidence: Evidence) -> Texts | None:
+        token = evidence.identity.token
+        found: object = token.claims if token else None
+        for name in path:
+            found = found.get(name) if isinstance(found, Mapping) else None
+        if isinstance(found, str):
+            return (found,)
+        return tuple(each for each in found if isinstance(each, str)) if isinstance(found, list | tuple) else ()
+
+    return lookup
+
+
+def _header(argument: Texts) -> Lookup:
+    name = argument[0]
+
+    def lookup(evidence: Evidence) -> Texts | None:
+        http = evidence.facts.http
+        lines = http.headers.values(name) if http else ()
+        if not lines:
+            return ()
+        if len(lines) == 1 and not name.startswith(":") and is_readable(lines[0]) and not _AMBIGUOUS & set(lines[0]):
+            return lines
+        return None  # several readings: let the rules judge them
+
+    return lookup
+
+
+LOOKUPS: Final[Mapping[str, Callable[[Texts], Lookup]]] = {
+    "source.principal": lambda _: _principal,
+    "source.namespace": lambda _: _namespace,
+    "source.ip": lambda _: _address(lambda evidence: evidence.facts.source.address),
+    "remote.ip": lambda _: _address(lambda evidence: evidence.remote_ip),
+    "destination.ip": lambda _: _address(lambda evidence: evidence.facts.destination.address),
+    "destination.port": lambda _: _port,
+    "connection.sni": lambda _: _sni,
+    "operation.method": lambda _: _method,
+    "operation.host": lambda _: _host,
+    "operation.path": lambda _: _path,
+    "request.auth.principal": lambda _: _request_principal,
+    "request.auth.audiences": lambda _: _claim(("aud",)),
+    "request.auth.presenter": lambda _: _claim(("azp",)),
+    "request.auth.claims": _claim,
+    "request.headers": _header,
+}
