@@ -59,7 +59,7 @@ def test_warnings_are_shown_and_fail_only_if_asked_to(policies: Path) -> None:
         "requests that should pass are denied\n"
         "            methods: [get]\n"
         "                      ^\n"
-        "    help: methods are upper case\n"
+        "    help: write `GET`: methods are upper case\n"
         "\n"
         "0 errors, 1 warning in 1 file\n"
     )

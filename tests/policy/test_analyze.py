@@ -250,7 +250,7 @@ def test_the_strict_posture_needs_no_twin_where_it_reads_both(text: str) -> None
 
 @pytest.mark.parametrize(
     ("bad", "help_has"),
-    [("get", "upper case"), ("g*", "upper case"), ("GETS", "did you mean `GET`?"), ("/a.B/C", "known here")],
+    [("get", "write `GET`"), ("g*", "write `G*`"), ("GETS", "did you mean `GET`?"), ("/a.B/C", "gRPC is POST")],
 )
 def test_a_method_is_one_of_https(bad: str, help_has: str) -> None:
     problem = _only(_operation("DENY", "methods", bad))

@@ -5,13 +5,14 @@ Source: RFC 9110 9.1 (methods are case-sensitive), RFC 3986 6.2.2 and `core.path
 """
 
 import re
+from difflib import get_close_matches
 from typing import Final
 
 from countersign.core import hosts, paths
 from countersign.core.posture import Posture
 from countersign.policy.findings import Context, Finding, literal_asterisk
 from countersign.policy.match import wildcard
-from countersign.policy.problems import Code, did_you_mean
+from countersign.policy.problems import Code
 from countersign.policy.resources import Action, Term
 
 # IANA's registry of HTTP methods, and what caches add.
@@ -50,7 +51,12 @@ def method(_: Term, value: str, __: Context) -> Finding | None:
     """Methods are upper case, but for what nobody has registered."""
     if any(map(wildcard(value), _METHODS)):
         return None
-    write = "methods are upper case" if any(map(wildcard(value.upper()), _METHODS)) else did_you_mean(value, _METHODS)
+    if any(map(wildcard(value.upper()), _METHODS)):
+        write = f"write `{value.upper()}`: methods are upper case"
+    elif close := get_close_matches(value, sorted(_METHODS), n=1):
+        write = f"did you mean `{close[0]}`?"
+    else:
+        write = "such as GET, POST or DELETE; gRPC is POST"
     return Finding(Code.METHOD_NEVER_MATCHES, "is no HTTP method", write)
 
 

@@ -43,7 +43,8 @@ class Notes:
             scalars = self._scalars.get(file)
             if scalars is None:
                 scalars = self._scalars[file] = _scalars(self._texts[file])
-            for at_line, column, text in scalars[bisect_left(scalars, (line,)) :]:
+            for index in range(bisect_left(scalars, (line,)), len(scalars)):  # a slice would copy the file's rest
+                at_line, column, text = scalars[index]
                 if text == value:
                     return Position(file, at_line, column)
         return Position(file, line, 1)
