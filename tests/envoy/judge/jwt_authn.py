@@ -9,6 +9,7 @@ from typing import Final
 from tests.envoy.judge.matchers import Json
 
 TYPE: Final = "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
+REQUIREMENT: Final = "any"
 _ALWAYS_SPLIT: Final = frozenset({"scope", "permission"})
 
 
@@ -53,12 +54,12 @@ def _or_missing(name: str) -> Json:
     return {"requires_any": {"requirements": [{"provider_name": name}, {"allow_missing": {}}]}}
 
 
-def filter_config(rules_by_set: dict[str, Sequence[Json]]) -> Json:
-    """One filter for many policy sets: each set's requirement is found by the set's name."""
-    providers: Json = {}
-    requirements: Json = {}
-    for name, rules in rules_by_set.items():
-        own = {f"{name}-origins-{index}": provider(rule) for index, rule in enumerate(rules)}
-        providers |= own
-        requirements[name] = requirement(list(own))
-    return {"@type": TYPE, "providers": providers, "requirement_map": requirements, "bypass_cors_preflight": True}
+def filter_config(rules: Sequence[Json]) -> Json:
+    """The filter of one workload; a route enables it by the name of its requirement."""
+    providers = {f"origins-{index}": provider(rule) for index, rule in enumerate(rules)}
+    return {
+        "@type": TYPE,
+        "providers": providers,
+        "requirement_map": {REQUIREMENT: requirement(list(providers))},
+        "bypass_cors_preflight": True,
+    }

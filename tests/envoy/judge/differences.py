@@ -1,0 +1,141 @@
+"""What Countersign does otherwise than Envoy on purpose, in both postures; each is as narrow as it can be told.
+
+Every one of them is about tokens, and none lets a request through that Envoy refuses.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from tests.envoy.judge.arena import Verdict
+from tests.envoy.judge.arena_config import PolicySet
+from tests.envoy.judge.cases import Case
+from tests.envoy.judge.client import Request
+from tests.envoy.judge.jwt_authn import rules_of
+from tests.envoy.judge.matchers import Json
+from tests.envoy.judge.tokens import SYMMETRIC
+
+_QUERY: Final = re.compile(r"[?&]([^=&#]*)=")
+_COOKIE: Final = re.compile(r"(?:^|;) *([^=;]*)=")
+_BEARER: Final = ({"name": "authorization", "prefix": "Bearer "},)
+_UNSUPPORTED: Final = "Jwt header [alg] is not supported"
+_NO_KEY: Final = "Jwks doesn't have key to match kid or alg from Jwt"
+_TRIED: Final = "Jwt verification fails"
+_NOT_THREE: Final = "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections"
+_NOT_SHOWN: Final = "(Jwt)"
+
+
+def is_known(native: Verdict, own: Verdict, policies: PolicySet, case: Case) -> bool:
+    """Whether the answers differ in one of the ways that are meant."""
+    rules = rules_of(policies.applying("RequestAuthentication"))
+    several = [rule for rule in rules if _tokens(rule, case.request) > 1]
+    if native.received is not None and own.received is not None:
+        return _is_known_for_workload(native.received, own.received, rules, several, case.request)
+    if own.allowed or "Jw" not in _said(own):
+        return False
+    symmetric = any(token.kind == SYMMETRIC for token in case.tokens)
+    return bool(
+        # Envoy takes out the header of one good token before it looks at the next; if that is bad, the rule fails, but
+        # asked again its tokens are "missing". Here all tokens of a rule must be good, as a comment of Envoy's wants.
+        several
+        # No issuer's token here is symmetric. Envoy takes "HS256" for a good ES256 signature if the key has no `alg`.
+        or (symmetric and _said(own) in (_UNSUPPORTED, _NOT_SHOWN))
+        or (not native.allowed and _is_other_word(_said(native), _said(own), rules, case.request))
+    )
+
+
+def _said(verdict: Verdict) -> str:
+    """What an answer says of a token; the answer to a HEAD says only that there is something."""
+    headers = dict(verdict.headers)
+    return verdict.body or headers.get("grpc-message") or (_NOT_SHOWN if headers.get("www-authenticate") else "")
+
+
+def _is_other_word(native: str, own: str, rules: Sequence[Json], request: Request) -> bool:
+    """Whether both refuse a token and name another one of its faults."""
+    return (
+        # White space and empty parts: Envoy skips them, RFC 7515 allows none.
+        ("invalid Base64url" in own and _has(" ", rules, request))
+        or (own == _NOT_THREE and _has("..", rules, request))
+        # Keys that have no `alg`: here the kind of key must fit the token's algorithm before it is tried.
+        or (own == _NO_KEY and native == _TRIED)
+    )
+
+
+def _is_known_for_workload(
+    native: tuple[str, ...], own: tuple[str, ...], rules: Sequence[Json], several: Sequence[Json], request: Request
+) -> bool:
+    """Whether the workload may get other lines.
+
+    Countersign takes out every header that a rule could write, where Envoy leaves what a client has forged for a rule
+    that it has not tried. Where a header is written more than once, by several tokens or by one rule, it has one value.
+    And Envoy takes out a good token's header although the rule then fails for another token.
+    """
+    forged = {f"{name.lower()}: {value}" for name, value in request.headers if name.lower() in _outputs(rules)}
+    repeated = (_outputs(rules) if several else set()) | _written_twice(rules)
+    carriers = {place["name"].lower() for rule in several for place in _headers(rule)}
+    if several and _target(native) == _target(own):
+        native = own[:1] + native[1:]  # the token was a parameter
+    lost = {line for line in native if native.count(line) > own.count(line)}
+    gained = {line for line in own if own.count(line) > native.count(line)}
+    return all(line in forged or _name(line) in repeated for line in lost) and all(
+        _name(line) in carriers | repeated for line in gained
+    )
+
+
+def _target(received: Sequence[str]) -> str:
+    """Method and path, without the query."""
+    return received[0].removesuffix(" HTTP/1.1").partition("?")[0]
+
+
+def _name(line: str) -> str:
+    return line.partition(":")[0].lower()
+
+
+def _written_twice(rules: Sequence[Json]) -> set[str]:
+    written = [name for rule in rules for name in _written(rule)]
+    return {name for name in written if written.count(name) > 1}
+
+
+def _written(rule: Json) -> list[str]:
+    headers = [each["header"] for each in rule.get("outputClaimToHeaders", ())]
+    return [name.lower() for name in (*headers, rule.get("outputPayloadToHeader", "")) if name]
+
+
+def _outputs(rules: Sequence[Json]) -> set[str]:
+    return {name for rule in rules for name in _written(rule)}
+
+
+def _tokens(rule: Json, request: Request) -> int:
+    """How many tokens a rule may find."""
+    return len(_lines(rule, request)) + _count(rule, request)
+
+
+def _count(rule: Json, request: Request) -> int:
+    default = not (rule.get("fromHeaders") or rule.get("fromParams") or rule.get("fromCookies"))
+    names = ["access_token"] if default else rule.get("fromParams", [])
+    cookies = [value for name, value in request.headers if name.lower() == "cookie"]
+    found = set(_QUERY.findall(request.path)) & set(names)
+    return len(found) + sum(len(set(_COOKIE.findall(value)) & set(rule.get("fromCookies", ()))) for value in cookies)
+
+
+def _headers(rule: Json) -> Sequence[Mapping[str, str]]:
+    default = not (rule.get("fromHeaders") or rule.get("fromParams") or rule.get("fromCookies"))
+    return _BEARER if default else rule.get("fromHeaders", ())
+
+
+def _lines(rule: Json, request: Request) -> list[str]:
+    return [
+        value
+        for place in _headers(rule)
+        for name, value in request.headers
+        if name.lower() == place["name"].lower() and place.get("prefix", "") in value
+    ]
+
+
+def _has(text: str, rules: Sequence[Json], request: Request) -> bool:
+    return any(text in value for rule in rules for value in (*_lines(rule, request), *_other_places(request)))
+
+
+def _other_places(request: Request) -> list[str]:
+    cookies = [value for name, value in request.headers if name.lower() == "cookie"]
+    return [request.path.replace("%20", " "), *cookies]

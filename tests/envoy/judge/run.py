@@ -1,0 +1,75 @@
+"""The long trial: ``python -m tests.envoy.judge.run --seed 1 --pairs 50000``, which is ``make differential``.
+
+Ends with 1 if Countersign and Envoy disagree; each kind of disagreement is printed with its smallest case.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Final, TextIO
+
+from tests.envoy.judge.batch import Score, play
+from tests.envoy.judge.compare import Disagreement
+from tests.envoy.judge.report import render
+from tests.envoy.judge.shrink import smallest
+
+_SETS: Final = 150  # policy sets in one Envoy
+_PAIRS: Final = 3000  # requests to one Envoy: done before the shortest token of the batch has changed
+_SHOWN: Final = 12  # kinds of disagreement; more would be more of the same
+_STATUSES: Final = 25
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Play batches until there are enough pairs."""
+    parser = argparse.ArgumentParser(prog="make differential", description=__doc__)
+    parser.add_argument("--seed", default="1")
+    parser.add_argument("--pairs", type=int, default=50_000)
+    options = parser.parse_args(arguments)
+    started = time.monotonic()
+    score = Score()
+    for number, size in enumerate(_sizes(options.pairs)):
+        score.add(play(f"{options.seed}/{number}", _SETS, size))
+        _say(f"  {score.pairs} pairs, {len(score.disagreements)} disagreements, {time.monotonic() - started:.0f} s")
+    for line in _summary(score):
+        _say(line)
+    return 1 if score.disagreements else 0
+
+
+def _sizes(pairs: int) -> Iterator[int]:
+    while pairs > 0:
+        yield min(pairs, _PAIRS)
+        pairs -= _PAIRS
+
+
+def _summary(score: Score) -> Iterator[str]:
+    """What came out, for people."""
+    for posture in ("istio", "strict"):
+        count = sum(found.posture == posture for found in score.disagreements)
+        yield f"posture {posture}: {score.pairs} pairs, {count} disagreements"
+    yield f"{score.harsher} requests that Envoy lets through are refused in posture strict, each of them ambiguous"
+    yield f"Envoy lets {score.share_allowed:.1%} through; its answers:"
+    yield from (
+        f"  {count:6} x {status} {body}".rstrip() for (status, body), count in score.statuses.most_common(_STATUSES)
+    )
+    for found in list(_kinds(score.disagreements))[:_SHOWN]:
+        yield render(smallest(found))
+
+
+def _kinds(found: Sequence[Disagreement]) -> Iterator[Disagreement]:
+    """One of each kind."""
+    seen = set()
+    for each in found:
+        kind = (each.posture, each.native.status, each.native.body, each.countersign.status, each.countersign.body)
+        if kind not in seen:
+            seen.add(kind)
+            yield each
+
+
+def _say(line: str, to: TextIO = sys.stdout) -> None:
+    to.write(f"{line}\n")
+    to.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
