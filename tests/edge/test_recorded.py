@@ -1,5 +1,6 @@
 """Recorded checks: protobuf JSON to the facts that serving would have had."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def test_what_serving_denies_unread_is_denied_here() -> None:
     ],
 )
 def test_what_is_no_check_is_refused_with_one_line(text: str, message: str) -> None:
-    with pytest.raises(RecordedError, match="") as refused:
+    with pytest.raises(RecordedError) as refused:
         parse_recorded(text)
 
     assert message in str(refused.value)
@@ -105,10 +106,8 @@ def test_what_is_no_check_is_refused_with_one_line(text: str, message: str) -> N
     st.sampled_from(["source", "destination", "request", "tlsSession", "contextExtensions", "metadataContext"]), VALUES
 )
 def test_any_json_is_read_or_refused(name: str, value: Any) -> None:
-    try:
+    with contextlib.suppress(RecordedError):
         parse_recorded(recorded(**{name: value}))
-    except RecordedError as error:
-        assert str(error)
 
 
 def test_a_line_counts_from_one(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ _IO: Final = 3
 VERBS: Final = {
     "serve": "answer Envoy's checks",
     "analyze": "find mistakes in policies: what does not load, and what does not do what it seems to",
+    "explain": "why a request is allowed or denied",
     "demo": "a local mesh on the real Envoy, and what Countersign decides in it",
     "health": "ask a serving process whether it is ready",
     "version": "print the version",

@@ -53,7 +53,9 @@ class KeysNeeded:
 
 
 @dataclass(frozen=True, slots=True)
-class _Failure:
+class Failure:
+    """A rule whose token does not count."""
+
     rule: JwtRule
     error: TokenError
 
@@ -75,13 +77,13 @@ def authenticate(
     4. without one, a request that carries no token at any rule's locations is anonymous;
     5. if a key may still come and there is time, say so; else refuse with the status that Envoy would report.
     """
-    if _is_preflight(http):
+    if is_preflight(http):
         return Authenticated(token=None, mutations=anonymous(rules))
     if posture is Posture.STRICT:
         ambiguous = _ambiguity(http, rules)
         if ambiguous is not None:
-            return _refused(ambiguous)
-    failures: list[_Failure] = []
+            return refusal([ambiguous])
+    failures: list[Failure] = []
     parsed: dict[str, UnverifiedToken | TokenError] = {}  # rules mostly share their locations: parse once
     for rule in rules:
         located = locate(http, rule)
@@ -91,21 +93,21 @@ def authenticate(
         verified: VerifiedToken | None = None
         try:
             # All must verify, from the last to the first: else the workload might use one that did not.
-            for place in _bounded(located):
+            for place in bounded(located):
                 token = _parse_once(place.token, parsed)
                 verified = verify(token, rule, keys.get(rule.keys), now, posture)
                 tokens.append((place, token))
         except TokenError as error:
-            failures.append(_Failure(rule, error))
+            failures.append(Failure(rule, error))
         else:
             return Authenticated(token=verified, mutations=accepted(rules, rule, tokens))
     if not failures:
         return Authenticated(token=None, mutations=anonymous(rules))
     sources = _awaited(failures) if may_wait else frozenset()
-    return KeysNeeded(sources=sources) if sources else _refused(_reported(failures))
+    return KeysNeeded(sources=sources) if sources else refusal(failures)
 
 
-def _is_preflight(http: HttpRequest) -> bool:
+def is_preflight(http: HttpRequest) -> bool:
     """Envoy's ``bypass_cors_preflight``, which Istio always sets: browsers send preflights without credentials."""
     headers = http.headers
     return (
@@ -115,7 +117,7 @@ def _is_preflight(http: HttpRequest) -> bool:
     )
 
 
-def _ambiguity(http: HttpRequest, rules: tuple[JwtRule, ...]) -> _Failure | None:
+def _ambiguity(http: HttpRequest, rules: tuple[JwtRule, ...]) -> Failure | None:
     """Two credentials where there may be one (RFC 9110 11.6.2): the workload may read the other one."""
     lines = http.headers.values(_AUTHORIZATION)
     if not lines or (len(lines) == 1 and not http.headers.joined):
@@ -125,11 +127,12 @@ def _ambiguity(http: HttpRequest, rules: tuple[JwtRule, ...]) -> _Failure | None
             if location.name == _AUTHORIZATION and (
                 len(lines) > 1 or ("," in lines[0] and lines[0].count(location.prefix) > 1)
             ):
-                return _Failure(rule, TokenError(Reason.TOKEN_AMBIGUOUS, "More than one authorization header"))
+                return Failure(rule, TokenError(Reason.TOKEN_AMBIGUOUS, "More than one authorization header"))
     return None
 
 
-def _bounded(located: tuple[Located, ...]) -> Iterator[Located]:
+def bounded(located: tuple[Located, ...]) -> Iterator[Located]:
+    """The tokens of one rule, in the order in which they must verify. Raise `TokenError` if they are too many."""
     if len(located) > MAX_TOKENS:
         raise TokenError(Reason.TOKEN_AMBIGUOUS, f"More than {MAX_TOKENS} Jwts")
     return reversed(located)
@@ -148,7 +151,7 @@ def _parse_once(text: str, parsed: dict[str, UnverifiedToken | TokenError]) -> U
     return outcome
 
 
-def _awaited(failures: list[_Failure]) -> frozenset[RemoteKeys]:
+def _awaited(failures: list[Failure]) -> frozenset[RemoteKeys]:
     return frozenset(
         failure.rule.keys
         for failure in failures
@@ -156,7 +159,7 @@ def _awaited(failures: list[_Failure]) -> frozenset[RemoteKeys]:
     )
 
 
-def _reported(failures: list[_Failure]) -> _Failure:
+def _reported(failures: list[Failure]) -> Failure:
     """The failure that Envoy's tree reports: the last child's, but an unknown issuer only if there is nothing else.
 
     The last child asks each rule again whether its token is missing, and ends at the first whose token is not.
@@ -165,7 +168,9 @@ def _reported(failures: list[_Failure]) -> _Failure:
     return next((each for each in last_child_first if each.error.reason is not Reason.TOKEN_ISSUER), failures[0])
 
 
-def _refused(failure: _Failure) -> TokenRefused:
+def refusal(failures: list[Failure]) -> TokenRefused:
+    """What becomes of a request whose tokens all failed; there is at least one."""
+    failure = _reported(failures)
     rule, error = failure.rule, failure.error
     return TokenRefused(
         reason=error.reason,

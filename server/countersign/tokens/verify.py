@@ -1,4 +1,4 @@
-"""One token against one rule: the only place where a `VerifiedToken` is made.
+"""One token against one rule: the only place where a token is verified (`assume` makes others up, for `explain`).
 
 The order is Envoy's (jwt_authn/authenticator.cc), because it decides which status a client sees:
 
@@ -39,6 +39,19 @@ def verify(token: UnverifiedToken, rule: JwtRule, keys: KeySet | None, now: floa
 
     ``keys`` is None if the rule's keys are not there.
     """
+    check_claims(token, rule, now, posture)
+    _check_signature(token, rule, keys)
+    expires = int(token.payload.get("exp", 0))
+    return VerifiedToken(
+        claims=MappingProxyType(split_claims(token.payload, rule.space_delimited_claims)),
+        issuer=token.payload.get("iss", ""),
+        subject=token.payload.get("sub"),
+        expires_at=float(expires) if expires else None,
+    )
+
+
+def check_claims(token: UnverifiedToken, rule: JwtRule, now: float, posture: Posture) -> None:
+    """Steps 2 to 5: what a token says, and not whether it is true. Raise `TokenError`."""
     seconds = int(now)  # Envoy's clock has whole seconds
     _check_issuer(token, rule)
     if posture is Posture.STRICT:
@@ -47,14 +60,6 @@ def verify(token: UnverifiedToken, rule: JwtRule, keys: KeySet | None, now: floa
     if posture is Posture.STRICT:
         _check_lifetime(token.payload, seconds)
     _check_audience(token.payload, rule)
-    _check_signature(token, rule, keys)
-    expires = int(token.payload.get("exp", 0))
-    return VerifiedToken(
-        claims=MappingProxyType(_split(token.payload, rule.space_delimited_claims)),
-        issuer=token.payload.get("iss", ""),
-        subject=token.payload.get("sub"),
-        expires_at=float(expires) if expires else None,
-    )
 
 
 def _check_issuer(token: UnverifiedToken, rule: JwtRule) -> None:
@@ -121,7 +126,7 @@ def _check_signature(token: UnverifiedToken, rule: JwtRule, keys: KeySet | None)
         raise TokenError(Reason.TOKEN_SIGNATURE, "Jwt verification fails")
 
 
-def _split(payload: Mapping[str, Any], space_delimited: frozenset[str]) -> dict[str, Any]:
+def split_claims(payload: Mapping[str, Any], space_delimited: frozenset[str]) -> dict[str, Any]:
     """What policies see (Istio: ``spaceDelimitedClaims``): the string is gone, its words are a list."""
     claims = dict(payload)
     for name in space_delimited & payload.keys():

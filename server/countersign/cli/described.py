@@ -1,0 +1,158 @@
+"""A request that flags and words describe, to the facts that Envoy would send about it."""
+
+import argparse
+import re
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+
+from countersign.authorize import Mesh
+from countersign.core.facts import Endpoint, Headers, HttpRequest, RequestFacts
+from countersign.core.identity import XFCC_HEADER, PeerSource
+from countersign.core.spiffe import SpiffeId, SpiffeIdError
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_MAX_PORT: Final = 65535
+_MAX_FILE: Final = 64 * 1024  # characters of a token or of claims
+
+# Flags and words that describe a request, by their names in the parsed arguments.
+_DESCRIBING: Final = {
+    "words": "METHOD PATH",
+    "as_": "--as",
+    "plaintext": "--plaintext",
+    "to": "--to",
+    "host": "--host",
+    "header": "--header",
+    "token": "--token",
+    "port": "--port",
+    "source_ip": "--source-ip",
+    "destination_ip": "--destination-ip",
+    "sni": "--sni",
+}
+
+
+class DescriptionError(ValueError):
+    """The flags describe no request."""
+
+
+def add_request_flags(parser: argparse.ArgumentParser) -> None:
+    """The words and flags of a request."""
+    add = parser.add_argument
+    add("words", nargs="*", metavar="METHOD PATH", help="the request, side by side, such as GET /headers")
+    peer = parser.add_mutually_exclusive_group()
+    peer.add_argument("--as", dest="as_", metavar="ID", help="the peer: spiffe://cluster.local/ns/apps/sa/sleep")
+    peer.add_argument("--plaintext", action="store_true", help="no client certificate (the default)")
+    add("--to", metavar="NS/APP", help="the workload: its namespace, and its label app=APP (more with --label)")
+    add("--host", metavar="HOST", help="the host, with its port if the client writes one")
+    add("--header", metavar="'NAME: VALUE'", action="append", default=[], help="a header line; repeatable")
+    add("--port", metavar="N", type=_port, help="the workload's port")
+    add("--source-ip", metavar="IP", type=_ip, help="the address of the peer")
+    add("--destination-ip", metavar="IP", type=_ip, help="the address of the workload")
+    add("--sni", metavar="NAME", help="the server name of the TLS handshake")
+
+
+def refuse_description(arguments: argparse.Namespace, instead: str) -> None:
+    """Raise `DescriptionError` if anything describes a request beside the one that ``instead`` gives."""
+    for name, flag in _DESCRIBING.items():
+        if getattr(arguments, name):
+            raise DescriptionError(f"{flag}: {instead} says what the request is")
+
+
+def described_request(arguments: argparse.Namespace, mesh: Mesh, token: str) -> RequestFacts:
+    """The facts of the request; ``token`` is sent as a bearer token. Raise `DescriptionError`."""
+    method, path = _words(arguments.words)
+    peer = _peer(arguments.as_)
+    scheme = "https" if peer else "http"
+    host = arguments.host or ""
+    pairs = [(":method", method), (":path", path), (":scheme", scheme)]
+    pairs += [(":authority", host)] if host else []
+    pairs += [_header(text) for text in arguments.header]
+    if token:
+        if any(name.lower() == "authorization" for name, _ in pairs):
+            raise DescriptionError("--token: there is an authorization header already")
+        pairs.append(("authorization", f"Bearer {token}"))
+    if peer and mesh.peer.source is PeerSource.XFCC and all(name.lower() != XFCC_HEADER for name, _ in pairs):
+        pairs.append((XFCC_HEADER, f"URI={peer}" + ",URI=" * mesh.peer.trusted_hops))
+    return RequestFacts(
+        http=HttpRequest(method=method, path=path, host=host, scheme=scheme, headers=Headers.of(pairs)),
+        source=Endpoint(address=arguments.source_ip or "", principal=str(peer or "")),
+        destination=Endpoint(address=arguments.destination_ip or "", port=arguments.port or 0),
+        sni=arguments.sni or "",
+    )
+
+
+def towards(mesh: Mesh, to: str | None) -> Mesh:
+    """The mesh, its workload being the one of ``--to``. Raise `DescriptionError`."""
+    if to is None:
+        return mesh
+    namespace, slash, app = to.partition("/")
+    if not namespace or not slash or not app or "/" in app:
+        raise DescriptionError(f"--to {to}: wants NS/APP, such as apps/httpbin")
+    labels = dict(mesh.labels)
+    if mesh.namespace not in ("", namespace) or labels.get("app", app) != app:
+        raise DescriptionError(f"--to {to}: --namespace or --label says something else")
+    return replace(mesh, namespace=namespace, labels=tuple(sorted({**labels, "app": app}.items())))
+
+
+def text_or_file(flag: str, text: str) -> str:
+    """The text itself, or of ``@FILE`` what the file says. Raise `DescriptionError` or OSError."""
+    if not text.startswith("@"):
+        return text
+    path = Path(text[1:])
+    try:
+        with path.open(encoding="utf-8") as file:
+            content = file.read(_MAX_FILE + 1)
+    except UnicodeDecodeError as error:
+        raise DescriptionError(f"{flag} {text}: not UTF-8 at byte {error.start}") from error
+    if len(content) > _MAX_FILE:
+        raise DescriptionError(f"{flag} {text}: longer than {_MAX_FILE} characters")
+    return content.strip()
+
+
+def _words(words: list[str]) -> tuple[str, str]:
+    if len(words) != 2:  # noqa: PLR2004 (METHOD and PATH)
+        raise DescriptionError("wants METHOD and PATH, such as GET /headers, or --request FILE")
+    method, path = words
+    if _TOKEN.fullmatch(method) is None:
+        raise DescriptionError(f"`{method}` is no HTTP method")
+    if not path.startswith("/") and path != "*":
+        raise DescriptionError(f"`{path}` is no path: it starts with `/`")
+    return method, path
+
+
+def _peer(text: str | None) -> SpiffeId | None:
+    if text is None:
+        return None
+    try:
+        peer = SpiffeId.parse(text)
+    except SpiffeIdError as error:
+        raise DescriptionError(f"--as {text}: {error}") from error
+    if not peer.path:
+        raise DescriptionError(f"--as {text}: a trust domain, not a workload")
+    return peer
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or _TOKEN.fullmatch(name) is None:  # the text is not repeated: it may be a credential
+        raise DescriptionError("--header: wants 'NAME: VALUE', such as 'x-tier: gold'")
+    if name.lower() == "host":
+        raise DescriptionError("--header host: say --host")
+    if _CONTROLS.search(value):
+        raise DescriptionError(f"--header {name}: a control character in the value")
+    return name, value.strip(" \t")
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= _MAX_PORT:
+        raise argparse.ArgumentTypeError(f"`{text}` is no port, 1 to {_MAX_PORT}")
+    return int(text)
+
+
+def _ip(text: str) -> str:
+    try:
+        return str(ip_address(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"`{text}` is no IP address") from error
