@@ -15,9 +15,11 @@ from countersign.edge.grpc_server import GrpcServer
 from countersign.edge.jwks import KeyFetcher
 from countersign.edge.policy_files import changes, digest, parse_files, read_files
 from countersign.edge.probes import Probes
-from countersign.policy.problems import PolicyError
+from countersign.policy.analyze import Written, analyze
+from countersign.policy.problems import PolicyError, Problem
 from countersign.policy.resources import Resources
 from countersign.policy.scope import PolicySet
+from countersign.policy.surroundings import Surroundings
 from countersign.settings import Settings
 from countersign.tokens.keys import KeySet
 
@@ -101,7 +103,7 @@ class App:
             return
         self._digest = name
         loaded, inline = await asyncio.to_thread(parse_files, texts, self._settings.mesh.namespace)
-        for warning in loaded.warnings:
+        for warning in (*loaded.warnings, *await asyncio.to_thread(self._analyze, loaded.resources, texts)):
             _log.warning("%s", warning)
         for resource in loaded.skipped:
             _log.info("passed over, it is of another kind: %s", resource)
@@ -109,20 +111,26 @@ class App:
             # Istio without policies allows everything; a mount that failed must not.
             _log.error("found no policy in %s: %s", ", ".join(map(str, self._settings.policies)), self._keep())
             return
-        self._put_in_force(loaded.resources, inline)
+        await self._put_in_force(loaded.resources, inline)
+
+    def _analyze(self, resources: Resources, texts: Mapping[str, str]) -> tuple[Problem, ...]:
+        mesh = self._settings.mesh
+        surroundings = Surroundings(
+            trust_domains=mesh.trust_domains, root_namespace=mesh.root_namespace, posture=mesh.posture
+        )
+        return analyze(Written(resources=resources, texts=texts), surroundings)
 
     def _keep(self) -> str:
         return "every request is denied" if self._snapshot.policies is None else "the last good set stays in force"
 
-    def _put_in_force(self, resources: Resources, inline: Mapping[KeySource, KeySet]) -> None:
-        previous = self._snapshot.policies
+    async def _put_in_force(self, resources: Resources, inline: Mapping[KeySource, KeySet]) -> None:
+        previous, mesh = self._snapshot.policies, self._settings.mesh
         generation = previous.generation + 1 if previous else 1
+        policies = PolicySet(resources, mesh.root_namespace, generation)
+        if previous is not None:  # no request waits for the new set to be compiled
+            await asyncio.to_thread(policies.prepare, previous.workloads(), mesh.posture, mesh.trust_domains)
         self._inline_keys = inline
-        self._snapshot = replace(
-            self._snapshot,
-            policies=PolicySet(resources, self._settings.mesh.root_namespace, generation),
-            keys=_merged(inline, self._remote_keys),
-        )
+        self._snapshot = replace(self._snapshot, policies=policies, keys=_merged(inline, self._remote_keys))
         self._fetcher.track(
             rule.keys
             for resource in resources.request_authentications

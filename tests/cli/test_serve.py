@@ -96,6 +96,14 @@ def test_a_broken_file_leaves_the_last_good_set_in_force_and_says_where(tmp_path
         assert becomes(serve, "no-allow-rule-matched")
 
 
+def test_what_loads_and_does_not_do_what_it_says_is_told_and_served(tmp_path: Path, policies: Path) -> None:
+    odd = READERS.replace("methods: [GET]", "methods: [GET], paths: ['/*/headers', /headers]")
+    (policies / "p.yaml").write_text(odd)
+    with Serve(tmp_path, policies, "--namespace", "apps") as serve:
+        serve.wait_for_log("p.yaml:7:47: warning[CS0101]: `/*/headers` in `paths`")
+        assert decide(serve) == "allow-rule-matched"
+
+
 def test_the_last_good_set_outlives_the_loss_of_every_policy(tmp_path: Path, policies: Path) -> None:
     with Serve(tmp_path, policies, "--namespace", "apps") as serve:
         (policies / "p.yaml").unlink()

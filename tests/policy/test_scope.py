@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import pytest
 import yaml
+from countersign.core.posture import Posture
 from countersign.policy.resources import MtlsMode, Resources
 from countersign.policy.scope import PolicySet, PortMode, WorkloadPolicies, scope
 from countersign.policy.workload import Workload
@@ -263,3 +264,13 @@ def test_the_published_attachments_by_selector() -> None:
         assert bool(found.http.allow) == case["expected"], case["name"]
         compared += 1
     assert compared >= 4
+
+
+def test_a_set_can_be_prepared_for_the_workloads_that_another_served() -> None:
+    old, new = (PolicySet(load(authorization("{}")), ROOT_NAMESPACE, generation) for generation in (1, 2))
+    old.for_workload(APP)
+    new.prepare(old.workloads(), Posture.STRICT, ("td",))
+
+    assert old.workloads() == new.workloads() == (APP,)
+    assert list(new.for_workload(APP).engines) == [(False, Posture.STRICT, ("td",))]
+    assert not old.for_workload(APP).engines

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from countersign.cli.mesh_flags import add_name_flags
 from countersign.cli.problem_formats import FORMATS, count
 from countersign.core.posture import Posture
 from countersign.core.spiffe import is_trust_domain
@@ -27,14 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to look at, what is known of the mesh, and how to say it."""
     add = parser.add_argument
     add("paths", metavar="PATH", nargs="+", help="file or directory of Istio YAML")
-    add("--trust-domain", metavar="TD", default="cluster.local", help="the mesh's trust domain (default: %(default)s)")
-    add("--trust-domain-alias", metavar="TD", action="append", default=[], help="another name of it; repeatable")
-    add(
-        "--root-namespace",
-        metavar="NS",
-        default="istio-system",
-        help="its policies apply everywhere (default: %(default)s)",
-    )
+    add_name_flags(parser)
     add("--namespace", metavar="NS", default="", help="of resources that do not name theirs")
     add(
         "--workload",
@@ -42,12 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="a workload that exists: policies that apply to none are told; repeatable",
-    )
-    add(
-        "--posture",
-        choices=list(map(str, Posture)),
-        default="strict",
-        help="how ambiguous requests are read (default: %(default)s)",
     )
     add("-o", "--output", choices=sorted(FORMATS), default="text", help="default: %(default)s")
     add("--fail-on", choices=["error", "warning"], default="error", help="when to exit with 1 (default: %(default)s)")

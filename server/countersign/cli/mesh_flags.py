@@ -11,8 +11,8 @@ from countersign.settings import SettingsError
 DEFAULT_POLICIES: Final = "/etc/countersign/policies"
 
 
-def add_mesh_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of a `Mesh`."""
+def add_name_flags(parser: argparse.ArgumentParser) -> None:
+    """The names of a mesh, and how its requests are read."""
     add = parser.add_argument
     add("--trust-domain", metavar="TD", default="cluster.local", help="the mesh's trust domain (default: %(default)s)")
     add("--trust-domain-alias", metavar="TD", action="append", default=[], help="another name of it; repeatable")
@@ -22,6 +22,18 @@ def add_mesh_flags(parser: argparse.ArgumentParser) -> None:
         default="istio-system",
         help="its policies apply everywhere (default: %(default)s)",
     )
+    add(
+        "--posture",
+        choices=list(map(str, Posture)),
+        default="strict",
+        help="how ambiguous requests are read (default: %(default)s)",
+    )
+
+
+def add_mesh_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of a `Mesh`."""
+    add_name_flags(parser)
+    add = parser.add_argument
     add("--namespace", metavar="NS", default="", help="the workload's, where the request does not say")
     add("--label", metavar="K=V", action="append", default=[], help="a label of the workload, likewise; repeatable")
     add(
@@ -55,12 +67,6 @@ def add_mesh_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         default="",
         help="the header in which Envoy writes the client's address (default: none)",
-    )
-    add(
-        "--posture",
-        choices=list(map(str, Posture)),
-        default="strict",
-        help="how ambiguous requests are read (default: %(default)s)",
     )
 
 

@@ -5,7 +5,7 @@ AuthorizationPolicies and RequestAuthentications add up; of PeerAuthentications 
 Source: Istio pilot/pkg/model/policyattachment.go, pilot/pkg/security/authn ComposePeerAuthentication.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -77,6 +77,15 @@ class PolicySet:
                 self._scoped.clear()
             found = self._scoped[workload] = scope(self.resources, workload, self._root_namespace)
         return found
+
+    def workloads(self) -> tuple[Workload, ...]:
+        """The workloads that were asked for so far."""
+        return tuple(self._scoped)
+
+    def prepare(self, workloads: Iterable[Workload], posture: Posture, trust_domains: tuple[str, ...]) -> None:
+        """Do beforehand what the first request to each workload would have to wait for."""
+        for workload in workloads:
+            self.for_workload(workload).engine(tcp=False, posture=posture, trust_domains=trust_domains)
 
 
 def scope(resources: Resources, workload: Workload, root_namespace: str) -> WorkloadPolicies:

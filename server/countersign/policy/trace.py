@@ -51,14 +51,18 @@ class Miss:
 def nearest(rules: Iterable[RuleTrace]) -> Miss | None:
     """The ALLOW rule that came closest: one that could not be read, else the one with the fewest fields in the way.
 
-    Of equals the first. None if no ALLOW rule was asked.
+    Of equals the one with more fields that did match, then the first. None if no ALLOW rule was asked.
     """
     misses = [
         Miss(rule=rule, terms=_in_the_way(rule))
         for rule in rules
         if rule.action is Action.ALLOW and rule.outcome is not Outcome.MATCH
     ]
-    return min(misses, key=lambda miss: (-miss.rule.outcome, len(miss.terms)), default=None)
+    return min(misses, key=lambda miss: (-miss.rule.outcome, len(miss.terms), -_matching(miss.rule)), default=None)
+
+
+def _matching(rule: RuleTrace) -> int:
+    return sum(term.outcome is Outcome.MATCH for term in rule.terms)
 
 
 def _in_the_way(rule: RuleTrace) -> ClauseTrace:

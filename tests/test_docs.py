@@ -1,0 +1,103 @@
+"""What the public documents say is so: each command runs, each snippet is the real one, each row has its test."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from countersign.policy.parse import parse
+from countersign.policy.problems import Code, PolicyError
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+DIFFERENCES = (ROOT / "docs" / "differences.md").read_text()
+
+
+def _rows(text: str) -> list[list[str]]:
+    """The cells of every table row but the heads."""
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def test_every_difference_names_a_test_that_exists() -> None:
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", DIFFERENCES)
+
+    assert len(named) == len([row for row in _rows(DIFFERENCES) if row[-1].strip("| ") != "test"])
+    missing = [name for file, name in named if f"def {name}(" not in (ROOT / "tests" / file).read_text()]
+    assert not missing
+
+
+def test_every_make_target_of_the_readme_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    commands = re.findall(r"^    make (\w+)$", README, re.MULTILINE)
+
+    assert commands == ["demo", "test"]
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in commands)
+
+
+def test_the_gate_runs_the_readmes_test_command_and_lint() -> None:
+    gate = (ROOT / ".ci" / "run").read_text().splitlines()
+
+    assert {"make lint", "make test"} <= set(gate)
+
+
+def test_the_serve_command_of_the_readme_has_flags_that_exist() -> None:
+    (command,) = re.findall(r"^ +countersign (serve .*)$", README, re.MULTILINE)
+    words = [sys.executable, "-m", "countersign", *command.split(), "--help"]
+    result = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+
+    assert result.returncode == 0
+    assert all(word in result.stdout for word in command.split() if word.startswith("--"))
+
+
+def test_the_filter_of_the_readme_is_set_as_the_one_of_the_demo() -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    (snippet,) = yaml.safe_load(block)["http_filters"]
+    demo = yaml.safe_load((ROOT / "envoy" / "httpbin.yaml").read_text())
+    chains = demo["static_resources"]["listeners"][0]["filter_chains"]
+    real = chains[0]["filters"][0]["typed_config"]["http_filters"][0]
+
+    assert snippet == real
+
+
+def _policy(**spec: Any) -> str:
+    document = {
+        "apiVersion": "security.istio.io/v1",
+        "kind": spec.pop("kind", "AuthorizationPolicy"),
+        "metadata": {"name": "n", "namespace": "ns"},
+        "spec": spec,
+    }
+    return yaml.safe_dump(document)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"issuer": "https://i.example", "jwksUri": "https://i.example/keys", "presence": "REQUIRED"},
+        {"issuer": "https://i.example"},
+    ],
+    ids=["presence", "OpenID discovery"],
+)
+def test_what_the_readme_says_is_not_there_yet_is_refused_and_not_ignored(rule: dict[str, str]) -> None:
+    sound = {"issuer": "https://i.example", "jwksUri": "https://i.example/keys"}
+    assert parse({"p.yaml": _policy(kind="RequestAuthentication", jwtRules=[sound])}, None, lambda _: "").resources
+    with pytest.raises(PolicyError) as error:
+        parse({"p.yaml": _policy(kind="RequestAuthentication", jwtRules=[rule])}, None, lambda _: "")
+
+    assert {problem.code for problem in error.value.problems} == {Code.UNSUPPORTED}
+
+
+@pytest.mark.envoy
+def test_the_table_of_the_readme_is_what_the_demo_prints() -> None:
+    (block,) = re.findall(r"```text\n(.*?)```", README, re.DOTALL)
+    command = [sys.executable, "-m", "countersign", "demo"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT)
+    printed = [" ".join(line.split()) for line in result.stdout.splitlines()]
+
+    assert result.returncode == 0
+    for line in block.splitlines():
+        words = " ".join(line.split())  # the last column is left out, and columns are as wide as they need
+        assert words == "..." or any(each.startswith(words) for each in printed), line
