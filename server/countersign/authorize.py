@@ -195,7 +195,7 @@ def _steps(
         identity=Identity(peer=found.peer, token=None),
         posture=mesh.posture,
         trust_domains=mesh.trust_domains,
-        remote_ip=remote_ip(facts, mesh.remote_ip_hops, mesh.remote_ip_header),
+        remote_ip=remote_ip(facts, mesh.remote_ip_hops, mesh.remote_ip_header, mesh.posture),
     )
     if applied.http.custom:
         found.step = Step.CUSTOM

@@ -6,18 +6,21 @@ peer. Exact in every topology is a header in which Envoy writes its own result.
 Source: Envoy's x-forwarded-for documentation, Utility::getLastAddressFromXFF.
 """
 
+from ipaddress import ip_address
 from typing import Final
 
 from countersign.core.facts import RequestFacts
+from countersign.core.posture import Posture
 
 _XFF: Final = "x-forwarded-for"
 
 
-def remote_ip(facts: RequestFacts, hops: int, header: str) -> str:
-    """The address as text; empty if what should say it does not.
+def remote_ip(facts: RequestFacts, hops: int, header: str, posture: Posture) -> str:
+    """The address as text; empty or garbage if what should say it does not.
 
     ``header`` is the (lower-case) name of the header that Envoy overwrites with its result, ``hops`` the number of
-    trusted proxies in front of Envoy. Without either it is the connection's address.
+    trusted proxies in front of Envoy. Without either it is the connection's address. An entry that is no address is
+    kept for a strict reader, who cannot read it; Envoy takes the connection's address instead.
     """
     if facts.http is None or not (hops or header):
         return facts.source.address
@@ -25,4 +28,15 @@ def remote_ip(facts: RequestFacts, hops: int, header: str) -> str:
         lines = facts.http.headers.values(header)
         return lines[0].strip() if len(lines) == 1 else ""
     entries = [entry.strip() for line in facts.http.headers.values(_XFF) for entry in line.split(",")]
-    return entries[-1 - hops] if len(entries) > hops else facts.source.address
+    if len(entries) <= hops:
+        return facts.source.address
+    entry = entries[-1 - hops]
+    return facts.source.address if posture is Posture.ISTIO and not _is_address(entry) else entry
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
