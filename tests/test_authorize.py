@@ -318,6 +318,26 @@ def test_a_good_token_is_the_user(issuer: Issuer) -> None:
     _denied(settled(authorize(facts(), known, NOW, may_wait=False)), Reason.NO_ALLOW_RULE_MATCHED, FORBIDDEN)
 
 
+NAMED: Final = request_authentication(
+    "{jwtRules: [{issuer: https://idp.example, jwksUri: https://idp.example/jwks.json,"
+    " outputClaimToHeaders: [{header: x-user, claim: sub}]}]}"
+)
+BY_HEADER: Final = authorization("{rules: [{when: [{key: 'request.headers[x-user]', values: [alice]}]}]}")
+
+
+@pytest.mark.parametrize("posture", Posture)
+def test_a_policy_sees_the_header_of_the_token_and_never_a_forged_one(issuer: Issuer, posture: Posture) -> None:
+    """Envoy writes and removes such headers before its policies look (jwt_authn stands before rbac)."""
+    snapshot = _with_keys(NAMED + BY_HEADER, issuer, Mesh(posture=posture))
+    forged = facts(("x-user", "alice"))
+    alice = _bearing(issuer.sign(_claims(sub="alice")))
+    mallory = facts(("authorization", f"Bearer {issuer.sign(_claims(sub='mallory'))}"), ("x-user", "alice"))
+
+    _allowed(settled(authorize(alice, snapshot, NOW, may_wait=False)))
+    _denied(settled(authorize(forged, snapshot, NOW, may_wait=False)), Reason.NO_ALLOW_RULE_MATCHED, FORBIDDEN)
+    _denied(settled(authorize(mallory, snapshot, NOW, may_wait=False)), Reason.NO_ALLOW_RULE_MATCHED, FORBIDDEN)
+
+
 def test_a_bad_token_is_refused_though_everything_is_allowed(issuer: Issuer) -> None:
     known = _with_keys(USERS + ALLOW_ALL, issuer)
 

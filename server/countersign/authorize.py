@@ -20,6 +20,7 @@ from typing import Final
 from countersign.core import hosts, paths
 from countersign.core.decision import Allow, AllowReason, Decision, Deny, Mutations, PolicyRef, Reason
 from countersign.core.facts import HttpRequest, RequestFacts
+from countersign.core.forwarded import forwarded
 from countersign.core.identity import Identity, PeerError, PeerRules, VerifiedToken, authenticate_peer
 from countersign.core.jwt_rule import JwtRule, KeySource
 from countersign.core.posture import Posture
@@ -206,8 +207,9 @@ def _steps(
         return user
     if isinstance(user, TokenRefused):
         return found.refused(_unauthenticated(facts.http, user, policies.generation))
-    if user.token is not None:
-        evidence = replace(evidence, identity=Identity(peer=found.peer, token=user.token))
+    if facts.http is not None:  # policies look at what goes on, not at what a client wrote in a token's name
+        facts = replace(facts, http=forwarded(facts.http, user.mutations))
+        evidence = replace(evidence, facts=facts, identity=Identity(peer=found.peer, token=user.token))
     found.step = Step.POLICIES
     evaluation = engine(applied, evidence)  # 5
     return Judgement(
