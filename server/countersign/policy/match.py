@@ -88,19 +88,31 @@ def namespace(pattern: str) -> Test:
 
 
 def request_principal(pattern: str) -> Callable[[tuple[str, str]], bool]:
-    """``requestPrincipals`` against (iss, sub), cut at the last slash (Istio's ``requestPrincipalGenerator``)."""
-    if pattern == "*":
-        return lambda claims: bool(claims[0]) and bool(claims[1])
+    """``requestPrincipals`` against (iss, sub), cut at the last slash (Istio's ``requestPrincipalGenerator``).
+
+    One ``*`` counts, at either end of the whole value: in ``*/s*`` and ``i*/s`` the other one is a character.
+    """
     issuer, slash, subject = pattern.rpartition("/")
-    if slash:
-        iss, sub = wildcard(issuer), wildcard(subject)
-    elif pattern.endswith("*") and not pattern.startswith("*"):
-        iss, sub = wildcard(pattern), bool
+    if pattern == "*":
+        iss, sub = wildcard("*"), wildcard("*")
     elif pattern.startswith("*"):
-        iss, sub = bool, wildcard(pattern)
+        iss, sub = (wildcard(issuer), _exactly(subject)) if slash else (wildcard("*"), wildcard(pattern))
+    elif pattern.endswith("*"):
+        iss, sub = (_exactly(issuer), _present_or_prefix(subject)) if slash else (wildcard(pattern), wildcard("*"))
+    elif slash:
+        iss, sub = _exactly(issuer), _exactly(subject)
     else:  # an issuer alone: it would take a token with an empty subject
-        iss, sub = wildcard(pattern), wildcard("")
+        iss, sub = _exactly(pattern), _exactly("")
     return lambda claims: iss(claims[0]) and sub(claims[1])
+
+
+def _exactly(wanted: str) -> Test:
+    return lambda text: text == wanted
+
+
+def _present_or_prefix(pattern: str) -> Test:
+    """A ``*`` alone, or last whatever stands before it."""
+    return wildcard("*") if pattern == "*" else (lambda text: text.startswith(pattern[:-1]))
 
 
 def expand_trust_domain(principal: str, trust_domains: tuple[str, ...]) -> tuple[str, ...]:

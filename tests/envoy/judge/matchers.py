@@ -142,20 +142,18 @@ def request_principal(value: str) -> Json:
     """``requestPrincipals``: issuer and subject, cut at the last slash."""
     issuer, subject = _issuer_and_subject(value)
     ids = [
-        metadata(JWT_METADATA, ["payload", name], {"stringMatch": string(text)})
-        for name, text in (("iss", issuer), ("sub", subject))
+        metadata(JWT_METADATA, ["payload", name], {"stringMatch": match})
+        for name, match in (("iss", issuer), ("sub", subject))
     ]
     return {"andIds": {"ids": ids}}
 
 
-def _issuer_and_subject(value: str) -> tuple[str, str]:
+def _issuer_and_subject(value: str) -> tuple[Json, Json]:
+    """One ``*`` counts, at either end of the whole value; the other half is exact."""
     issuer, slash, subject = value.rpartition("/")
-    if slash:
-        return issuer, subject
-    if value == "*":
-        return "*", "*"
     if value.startswith("*"):
-        return "*", value
+        return (string(issuer), {"exact": subject}) if slash else (string("*"), string(value))
     if value.endswith("*"):
-        return value, "*"
-    return value, ""
+        prefix: Json = string("*") if subject == "*" else {"prefix": subject[:-1]}
+        return ({"exact": issuer}, prefix) if slash else (string(value), string("*"))
+    return ({"exact": issuer}, {"exact": subject}) if slash else ({"exact": value}, {"exact": ""})
