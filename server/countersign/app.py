@@ -38,9 +38,10 @@ class App:
         self._snapshot = Snapshot(mesh=settings.mesh, policies=None, keys={})
         self._inline_keys: Mapping[KeySource, KeySet] = {}
         self._remote_keys: Mapping[RemoteKeys, KeySet] = {}
-        self._fetcher = KeyFetcher(on_change=self._take_keys)
+        self._news = asyncio.Event()  # something that readiness depends on has changed
+        self._fetcher = KeyFetcher(on_change=self._take_keys, on_landing=self._news.set)
         self._digest = ""
-        self._not_ready = _NO_POLICIES
+        self._has_been_ready = False
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -53,10 +54,9 @@ class App:
         server = GrpcServer(checker.answer, self._settings.listen)
         try:
             await server.start()
-            await server.set_serving(serving=not self._not_ready)
             _log.info("listening on %s", ", ".join(map(str, self._settings.listen)))
             # After the server: whoever is told that we are ready may call at once.
-            with Probes(self._settings.probes, lambda: self._not_ready):
+            with Probes(self._settings.probes, self._not_ready):
                 await self._serve(server)
         finally:
             await server.drain(_GRACE)
@@ -64,7 +64,8 @@ class App:
     async def _serve(self, server: GrpcServer) -> None:
         tasks = [
             asyncio.create_task(self._fetcher.run(), name="keys"),
-            asyncio.create_task(self._watch(server), name="policies"),
+            asyncio.create_task(self._watch(), name="policies"),
+            asyncio.create_task(self._announce(server), name="health"),
         ]
         stopped = asyncio.create_task(self._stop.wait(), name="stop")
         try:
@@ -72,7 +73,6 @@ class App:
             done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._stop.set()
-            self._not_ready = "stopping"
             _log.info("stopping")
             await server.drain(_GRACE)  # before the tasks end: running checks may wait for a key
             for task in (*tasks, stopped):
@@ -82,7 +82,29 @@ class App:
             if task is not stopped:
                 task.result()
 
-    async def _watch(self, server: GrpcServer) -> None:
+    def _not_ready(self) -> str:
+        """Why checks should not come here yet, or no more; empty if they should.
+
+        Keys are waited for once, at the start: later, a new issuer must not take the others' traffic away.
+        """
+        if self._stop.is_set():
+            return "stopping"
+        if self._snapshot.policies is None:
+            return _NO_POLICIES
+        untried = () if self._has_been_ready else self._fetcher.untried()
+        if untried:
+            return f"fetching keys from {', '.join(untried)}"
+        self._has_been_ready = True
+        return ""
+
+    async def _announce(self, server: GrpcServer) -> None:
+        """Tell health checks whatever readiness becomes."""
+        while True:
+            await server.set_serving(serving=not self._not_ready())
+            await self._news.wait()
+            self._news.clear()
+
+    async def _watch(self) -> None:
         said = ""
         async for _ in changes(self._settings.policies, self._stop):
             try:
@@ -93,7 +115,7 @@ class App:
                 said = str(error)
             else:
                 said = ""
-            await server.set_serving(serving=not self._not_ready)
+            self._news.set()
 
     async def _load(self) -> None:
         """Read the policies and put them in force, all or nothing. Raise `PolicyError` where they are broken."""
@@ -137,7 +159,7 @@ class App:
             for rule in resource.rules
             if isinstance(rule.keys, RemoteKeys)
         )
-        self._not_ready = ""
+        self._news.set()
         _log.info("policies loaded: %d resources, generation %d", len(resources), generation)
 
     def _take_keys(self, keys: Mapping[RemoteKeys, KeySet]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 from countersign.edge.addresses import UnixAddress
+from countersign.mesh.issuer import Issuer, IssuerServer
 from countersign.mesh.process import wait_until
 from countersign.wire.codec import METHOD, SERVICE
 
@@ -55,6 +56,38 @@ def test_whoever_hears_that_it_is_ready_can_call_at_once(tmp_path: Path, policie
         directory.mkdir()
         with Serve(directory, policies, "--namespace", "apps") as serve:  # it waits for the probes alone
             assert decide(serve) == "allow-rule-matched"
+
+
+WITH_KEYS = (
+    READERS
+    + """\
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: users, namespace: apps}
+spec:
+  jwtRules: [{issuer: "https://issuer.test", jwksUri: "%s"}]
+"""
+)
+
+
+def test_it_is_ready_once_the_keys_have_been_asked_for(tmp_path: Path, policies: Path) -> None:
+    with IssuerServer(Issuer("https://issuer.test")) as issuer:
+        issuer.delay = 1.0
+        (policies / "p.yaml").write_text(WITH_KEYS % issuer.jwks_uri)
+        with Serve(tmp_path, policies, "--namespace", "apps") as serve:
+            assert serve.ready() == f"fetching keys from {issuer.jwks_uri}"
+            assert health(serve.address) == "NOT_SERVING"
+            assert wait_until("having asked", lambda: serve.ready() == "ok" or None, within=10)
+            assert issuer.fetches == 1
+            assert wait_until("serving", lambda: health(serve.address) == "SERVING" or None, within=5)
+
+
+def test_it_is_ready_without_the_keys_of_an_issuer_that_is_down(tmp_path: Path, policies: Path) -> None:
+    (policies / "p.yaml").write_text(WITH_KEYS % f"http://127.0.0.1:{free_port()}/jwks.json")
+    with Serve(tmp_path, policies, "--namespace", "apps") as serve:
+        assert wait_until("having asked", lambda: serve.ready() == "ok" or None, within=10)
+        assert decide(serve) == "allow-rule-matched"
 
 
 def test_a_policy_that_changes_is_in_force_without_a_restart(tmp_path: Path, policies: Path) -> None:

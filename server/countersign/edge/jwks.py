@@ -43,12 +43,20 @@ class FetchError(Exception):
 class KeyFetcher:
     """Fetches the tracked key sets. ``on_change`` gets the new mapping whenever the keys change.
 
-    Everything happens on one event loop. ``ca_file`` replaces the public authorities that HTTPS trusts.
+    ``on_landing`` is called when a fetch has ended, well or not. Everything happens on one event loop. ``ca_file``
+    replaces the public authorities that HTTPS trusts.
     """
 
-    def __init__(self, on_change: Callable[[KeySets], None], *, ca_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        on_change: Callable[[KeySets], None],
+        *,
+        on_landing: Callable[[], None] = lambda: None,
+        ca_file: Path | None = None,
+    ) -> None:
         self._keyring = Keyring()
         self._on_change = on_change
+        self._on_landing = on_landing
         self._ca_file = ca_file
         self._published = self._keyring.keys()
         self._flights: dict[RemoteKeys, _Flight] = {}
@@ -127,7 +135,12 @@ class KeyFetcher:
             self._keyring.failed(source, text, now, jitter=jitter)
             _log.warning("no keys from %s: %s", source.uri, text)
         self._publish()
+        self._on_landing()
         self._woken.set()
+
+    def untried(self) -> tuple[str, ...]:
+        """The URIs of tracked sources of which no fetch has ended yet."""
+        return tuple(s.source.uri for s in self._keyring.states() if s.fetched_at is None and not s.failures)
 
     def _publish(self) -> None:
         keys = self._keyring.keys()
