@@ -67,6 +67,7 @@ def evidence(
     token: VerifiedToken | None = None,
     posture: Posture = Posture.STRICT,
     trust_domains: tuple[str, ...] = ("cluster.local",),
+    remote_ip: str = "",
 ) -> Evidence:
     """What a rule judges."""
     return Evidence(
@@ -74,6 +75,7 @@ def evidence(
         identity=Identity(peer=None if peer is None else SpiffeId.parse(peer), token=token),
         posture=posture,
         trust_domains=trust_domains,
+        remote_ip=remote_ip,
     )
 
 

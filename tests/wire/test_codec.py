@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
-from countersign.core.decision import Allow, AllowReason, Decision, Deny, Mutations, PolicyRef, Reason
+from countersign.core.decision import Allow, AllowReason, Decision, Deny, DryRun, Mutations, PolicyRef, Reason
 from countersign.core.facts import RequestFacts, is_readable
 from countersign.wire import auth_pb2 as pb
 from countersign.wire.codec import METHOD, SERVICE, RequestError, decode, encode
@@ -114,6 +114,41 @@ def test_sni_labels_and_context_extensions_are_read() -> None:
     assert dict(facts.context_extensions) == {"workload.namespace": "apps"}
     assert dict(facts.destination.labels) == {"app": "shop"}
     assert facts.destination.principal == "spiffe://td/ns/apps/sa/shop"
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"), [("Shop.EXAMPLE", "shop.example"), ("shop.example", "shop.example"), ("", "")]
+)
+def test_a_server_name_is_in_lower_case_as_envoys_own_filters_see_it(sent: str, read: str) -> None:
+    """Else a client would write a name in capitals to get around a DENY."""
+    assert decode(_request(tls_session=auth.AttributeContextTlsSession(sni=sent))).sni == read
+
+
+def test_metadata_of_other_filters_reads_like_a_mapping() -> None:
+    request = pb.CheckRequest.FromString(_request())
+    metadata = request.attributes.metadata_context.filter_metadata["envoy.filters.http.lua"]
+    metadata.update({"role": "admin", "roles": ["user", "admin"], "level": 5, "deep": {"a": "b"}})
+
+    read = decode(request.SerializeToString()).metadata
+
+    assert list(read) == ["envoy.filters.http.lua"]
+    assert read.get("envoy.filters.http.rbac") is None
+    found = read["envoy.filters.http.lua"]
+    assert (found["role"], list(found["roles"]), found["level"], dict(found["deep"])) == (
+        "admin",
+        ["user", "admin"],
+        5.0,
+        {"a": "b"},
+    )
+    assert "other" not in found
+
+
+def test_looking_for_metadata_writes_none() -> None:
+    """A protobuf map makes an entry for whatever is subscripted: reading must not."""
+    facts = decode(_request())
+
+    assert facts.metadata.get("envoy.filters.http.lua") is None
+    assert list(facts.metadata) == []
 
 
 @pytest.mark.parametrize(
@@ -354,6 +389,54 @@ def test_an_allowance_of_every_reason_has_status_ok_written_out(reason: AllowRea
     }
 
 
+STOP: Final = PolicyRef(id="ns[apps]-policy[stop]-rule[0]", source="policies/stop.yaml:3")
+
+
+@pytest.mark.parametrize("decide", [_allow, lambda **more: _deny(Reason.NO_ALLOW_RULE_MATCHED, **more)])
+def test_an_audited_or_tried_policy_is_named_to_the_access_log(decide: Callable[..., Decision]) -> None:
+    dry_run = DryRun(reason=Reason.DENY_RULE_MATCHED, policy=STOP)
+
+    audited, tried, plain = (
+        _read(decide(**more)).dynamic_metadata for more in ({"audit": STOP}, {"dry_run": dry_run}, {})
+    )
+
+    assert audited is not None
+    assert audited.fields["audit"].string_value == STOP.id
+    assert "dry_run" not in audited.fields
+    assert tried is not None
+    assert "audit" not in tried.fields
+    found = tried.fields["dry_run"].struct_value
+    assert found is not None
+    assert {name: value.string_value for name, value in found.fields.items()} == {
+        "decision": "DENY",
+        "reason": "deny-rule-matched",
+        "policy": STOP.id,
+    }
+    assert plain is not None
+    assert not {"audit", "dry_run"} & plain.fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("reason", "decision"),
+    [
+        (AllowReason.NO_ALLOW_POLICY, "ALLOW"),
+        (AllowReason.RULE_MATCHED, "ALLOW"),
+        (Reason.NO_ALLOW_RULE_MATCHED, "DENY"),
+    ],
+)
+def test_what_a_dry_run_would_decide_is_said_without_a_policy_too(reason: AllowReason | Reason, decision: str) -> None:
+    metadata = _read(_deny(Reason.DENY_RULE_MATCHED, dry_run=DryRun(reason=reason, policy=None))).dynamic_metadata
+
+    assert metadata is not None
+    found = metadata.fields["dry_run"].struct_value
+    assert found is not None
+    assert {name: value.string_value for name, value in found.fields.items()} == {
+        "decision": decision,
+        "reason": str(reason),
+    }
+    assert metadata.fields["decision"].string_value == "DENY"  # whatever is tried, the answer is the answer
+
+
 def test_a_decision_without_policy_or_detail_says_nothing_of_them() -> None:
     assert _metadata(_read(_deny(Reason.NO_POLICIES))).keys() == {"decision", "reason", "generation"}
     assert _metadata(_read(_allow(policy=None))).keys() == {"decision", "reason", "generation"}
@@ -393,6 +476,7 @@ TEXTS: Final[tuple[Callable[[str], Decision], ...]] = (
     lambda text: _deny(Reason.PEER_MALFORMED, detail=text),
     lambda text: _deny(Reason.PEER_MALFORMED, policy=PolicyRef(id="p", source=text)),
     lambda text: _allow(policy=PolicyRef(id="p", source=text)),
+    lambda text: _allow(policy=None, audit=PolicyRef(id=text, source="s")),
 )
 
 
@@ -401,6 +485,16 @@ def test_text_that_protobuf_cannot_carry_is_escaped_in_the_log_not_fatal(decisio
     """A lone surrogate stands for a byte that is not UTF-8: from a header, or from a file name."""
     assert "caf\\udce9" in _metadata(_read(decision("caf\udce9"))).values()
     assert "café" in _metadata(_read(decision("café"))).values()
+
+
+def test_the_name_of_a_tried_policy_is_escaped_too() -> None:
+    policy = PolicyRef(id="caf\udce9", source="s")
+    metadata = _read(_allow(dry_run=DryRun(reason=Reason.DENY_RULE_MATCHED, policy=policy))).dynamic_metadata
+
+    assert metadata is not None
+    tried = metadata.fields["dry_run"].struct_value
+    assert tried is not None
+    assert tried.fields["policy"].string_value == "caf\\udce9"
 
 
 def test_the_answer_is_bytes_that_base64_of_the_recordings_would_show() -> None:

@@ -85,6 +85,7 @@ class Endpoint:
 class RequestFacts:
     """One CheckRequest. ``http`` is None when a network filter asks (Istio's TCP case).
 
+    ``sni`` is in lower case, as Envoy's own filters see it.
     ``metadata`` is what other filters wrote: namespace -> key -> value.
     """
 

@@ -51,9 +51,12 @@ def _sni(term: Term, _: Context) -> Judge:
 
 
 def _metadata(term: Term, _: Context) -> Judge:
-    """``[v]`` is a list with an element that matches v; without brackets the value is a string."""
+    """``[v]`` is a list with an element that matches v; without brackets the value is a string.
+
+    Istio trims every bracket from the ends of ``[v]``, however many.
+    """
     texts = [wildcard(value) for value in term.values if not _is_list_value(value)]
-    elements = [wildcard(value[1:-1]) for value in term.values if _is_list_value(value)]
+    elements = [wildcard(value.strip("[]")) for value in term.values if _is_list_value(value)]
 
     def judge(evidence: Evidence) -> Outcome:
         found = _metadata_at(term, evidence)

@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import Struct
 
+from countersign.core import hosts
 from countersign.core.decision import Allow, Decision, Deny, Mutations, Reason
 from countersign.core.facts import Endpoint, Headers, HttpRequest, RequestFacts, is_readable
 from countersign.wire import auth_pb2 as pb
@@ -49,7 +50,7 @@ def decode(payload: bytes) -> RequestFacts:
         http=_http(attributes.request.http) if attributes.request.HasField("http") else None,
         source=_endpoint(attributes.source),
         destination=_endpoint(attributes.destination),
-        sni=attributes.tls_session.sni,
+        sni=hosts.fold(attributes.tls_session.sni),  # Envoy's RBAC sees it in lower case (socket_impl.h), we as sent
         context_extensions=attributes.context_extensions,
         metadata=cast("Mapping[str, Mapping[str, Any]]", attributes.metadata_context.filter_metadata),  # Struct is one
     )
