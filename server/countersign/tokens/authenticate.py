@@ -73,7 +73,7 @@ def authenticate(
 
     1. a CORS preflight is not asked for a token;
     2. strict posture: one reading of the authorization header, or none;
-    3. the first rule whose tokens all verify gives the identity;
+    3. the first rule whose tokens all verify gives the identity, unless a token before it refuses the request itself;
     4. without one, a request that carries no token at any rule's locations is anonymous;
     5. if a key may still come and there is time, say so; else refuse with the status that Envoy would report.
     """
@@ -89,14 +89,11 @@ def authenticate(
         located = locate(http, rule)
         if not located:
             continue
-        tokens: list[tuple[Located, UnverifiedToken]] = []
-        verified: VerifiedToken | None = None
         try:
-            # All must verify, from the last to the first: else the workload might use one that did not.
-            for place in bounded(located):
-                token = _parse_once(place.token, parsed)
-                verified = verify(token, rule, keys.get(rule.keys), now, posture)
-                tokens.append((place, token))
+            verified, tokens = _by_rule(located, rule, keys.get(rule.keys), now, posture, parsed)
+        except _FinalError as final:
+            failures = [Failure(rule, final.error)]
+            break
         except TokenError as error:
             failures.append(Failure(rule, error))
         else:
@@ -105,6 +102,60 @@ def authenticate(
         return Authenticated(token=None, mutations=anonymous(rules))
     sources = _awaited(failures) if may_wait else frozenset()
     return KeysNeeded(sources=sources) if sources else refusal(failures)
+
+
+class _FinalError(Exception):
+    """The request is refused for this token: no other rule may take it, or it would pass by another identity."""
+
+    def __init__(self, error: TokenError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _by_rule(
+    located: tuple[Located, ...],
+    rule: JwtRule,
+    keys: KeySet | None,
+    now: float,
+    posture: Posture,
+    parsed: dict[str, UnverifiedToken | TokenError],
+) -> tuple[VerifiedToken | None, list[tuple[Located, UnverifiedToken]]]:
+    """The identity by one rule, and all its tokens. Raise `TokenError`, or `_FinalError`.
+
+    All must verify, from the last to the first: else the workload might use one that did not. Final is a good token
+    beside a bad one (Envoy has then taken out the good one, and goes on without it), and in strict posture a token that
+    only its strictness refuses: it is what Envoy would know the request by.
+    """
+    verified: VerifiedToken | None = None
+    tokens: list[tuple[Located, UnverifiedToken]] = []
+    try:
+        for place in bounded(located):
+            token = _parse_once(place.token, parsed)
+            verified = _verify(token, rule, keys, now, posture)
+            tokens.append((place, token))
+    except TokenError as error:
+        if tokens:
+            raise _FinalError(error) from error
+        raise
+    return verified, tokens
+
+
+def _verify(token: UnverifiedToken, rule: JwtRule, keys: KeySet | None, now: float, posture: Posture) -> VerifiedToken:
+    try:
+        return verify(token, rule, keys, now, posture)
+    except TokenError as error:
+        keys_lack = error.reason in _KEYS_MAY_COME
+        if posture is Posture.STRICT and not keys_lack and _may_be_good_for_envoy(token, rule, keys, now):
+            raise _FinalError(error) from error
+        raise
+
+
+def _may_be_good_for_envoy(token: UnverifiedToken, rule: JwtRule, keys: KeySet | None, now: float) -> bool:
+    try:
+        verify(token, rule, keys, now, Posture.ISTIO)
+    except TokenError as error:
+        return keys is None and error.reason in _KEYS_MAY_COME
+    return True
 
 
 def is_preflight(http: HttpRequest) -> bool:
