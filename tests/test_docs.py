@@ -53,6 +53,16 @@ def test_the_serve_command_of_the_readme_has_flags_that_exist() -> None:
     assert all(word in result.stdout for word in command.split() if word.startswith("--"))
 
 
+@pytest.mark.parametrize(("verb", "code", "said"), [("explain", 1, "readers"), ("analyze", 0, "CS0114")])
+def test_the_commands_that_need_no_server_run_as_written(verb: str, code: int, said: str) -> None:
+    (command,) = re.findall(rf"^    countersign ({verb} .*)$", README, re.MULTILINE)
+    words = [sys.executable, "-m", "countersign", *command.split()]
+    result = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+
+    assert result.returncode == code
+    assert said in result.stdout
+
+
 def test_the_filter_of_the_readme_is_set_as_the_one_of_the_demo() -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     (snippet,) = yaml.safe_load(block)["http_filters"]

@@ -144,7 +144,7 @@ def _explain(question: _Question, arguments: argparse.Namespace, mesh: Mesh) -> 
     )
     mtls = applied.mtls_on(facts.destination.port) if applied and facts else None
     token_headers = frozenset(place.name for rule in _jwt_rules(resources) for place in header_locations(rule))
-    return explanation(judgement, _asked(known, mtls, question, judgement), resources, Concealer(facts, token_headers))
+    return explanation(judgement, _asked(known, mtls, question, judgement), Concealer(facts, token_headers))
 
 
 def _judgement(question: _Question, snapshot: Snapshot, *, may_wait: bool) -> tuple[Judgement, bool]:

@@ -22,7 +22,6 @@ from countersign.cli.explanation import (
 )
 from countersign.core.decision import Allow, Decision, DryRun, Mutations, PolicyRef, Reason
 from countersign.core.identity import VerifiedToken
-from countersign.policy.resources import Resources
 from countersign.policy.scope import PortMode
 from countersign.policy.trace import ClauseTrace, RuleTrace, TermTrace, nearest
 from countersign.policy.workload import Workload
@@ -39,11 +38,11 @@ class Asked:
     notes: tuple[str, ...]
 
 
-def explanation(judgement: Judgement, asked: Asked, resources: Resources, concealer: Concealer) -> Explanation:
+def explanation(judgement: Judgement, asked: Asked, concealer: Concealer) -> Explanation:
     """Put a judgement into words."""
     decision, workload = judgement.decision, judgement.workload
     allowed = isinstance(decision, Allow)
-    rules = _Rules(resources, concealer)
+    rules = _Rules(concealer)
     trace = judgement.evaluation.rules if judgement.evaluation else ()
     found = Explanation(
         decision="ALLOW" if allowed else "DENY",
@@ -155,18 +154,10 @@ def _user_found(user: User) -> str:
 
 
 class _Rules:
-    """Rules as lines. The resources know what a trace does not say: which conditions are negated."""
+    """Rules as lines, with nothing in them that must stay concealed."""
 
-    def __init__(self, resources: Resources, concealer: Concealer) -> None:
+    def __init__(self, concealer: Concealer) -> None:
         self._concealer = concealer
-        self._negated = {
-            (term.source, term.field, term.values)
-            for policy in resources.authorization_policies
-            for rule in policy.rules
-            for clause in (*rule.sources, *rule.operations, *rule.conditions)
-            for term in clause
-            if term.negated
-        }
 
     def line(self, rule: RuleTrace) -> RuleLine:
         return RuleLine(
@@ -202,7 +193,7 @@ class _Rules:
             part=part,
             index=index,
             field=term.field,
-            negated=(term.source, term.field, term.wanted) in self._negated,
+            negated=term.negated,
             wanted=term.wanted,
             got=self._concealer.got(term.field, term.got),
             outcome=_outcome(term),

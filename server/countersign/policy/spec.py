@@ -141,6 +141,7 @@ def _term(term: Term, context: Context, evidence: Evidence) -> TermTrace:
     outcome = attribute.prepare(term, context)(evidence)
     return TermTrace(
         field=term.field,
+        negated=term.negated,
         wanted=term.values,
         got=attribute.got(term, evidence),
         outcome=negate(outcome) if term.negated else outcome,

@@ -11,9 +11,10 @@ from countersign.policy.resources import Action
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TermTrace:
-    """One field: what was wanted, what the request has, and whether that matches."""
+    """One field: what was wanted (or, negated, what was not), what the request has, and whether that matches."""
 
     field: str
+    negated: bool
     wanted: tuple[str, ...]
     got: str
     outcome: Outcome
