@@ -395,7 +395,8 @@ def test_an_empty_host_satisfies_neither_hosts_nor_not_hosts_in_strict() -> None
     for field in ("hosts", "notHosts"):
         for action in (Action.ALLOW, Action.DENY):
             assert _outcome(_field(field, "shop.example"), strict, action) is MAYBE
-    assert _outcome(_field("hosts", "*"), istio) is NO
+    assert _outcome(_field("hosts", "*.example", "*"), istio) is YES  # it asks that the header is there
+    assert _outcome(_field("hosts", "*.example"), istio) is NO
     assert _outcome(_field("notHosts", "shop.example"), istio) is YES
 
 

@@ -35,7 +35,8 @@ def _host(term: Term, context: Context) -> Judge:
     def judge(evidence: Evidence) -> Outcome:
         http = evidence.facts.http
         if http is None or not http.host:  # Envoy forwards `Host:` without a value, and a workload may have a default
-            return Outcome.UNREADABLE if strict else Outcome.NO_MATCH
+            present = http is not None and bool(http.headers.values(":authority"))
+            return Outcome.UNREADABLE if strict else matched(present and "*" in term.values)
         host = hosts.fold(http.host)
         return matched(test(host)) if as_sent else agree(map(test, hosts.readings(host)))
 
