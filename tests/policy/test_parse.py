@@ -56,6 +56,45 @@ def test_other_kinds_are_passed_over(text: str) -> None:
     assert len(_load(text).resources) == 0
 
 
+def test_what_is_passed_over_is_named_with_its_place() -> None:
+    text = (
+        "apiVersion: v1\nkind: ConfigMap\n---\n"
+        + HEAD
+        + "---\napiVersion: networking.istio.io/v1\nkind: Gateway\n---\napiVersion: v1\n"
+        + "---\nkind: List\nitems: [{kind: Pod}]\n"
+    )
+
+    loaded = _load(text)
+
+    assert len(loaded.resources) == 1
+    assert loaded.warnings == ()
+    assert loaded.skipped == (
+        "ConfigMap (f.yaml:1)",
+        "Gateway (f.yaml:10)",
+        "something without kind (f.yaml:13)",
+        "Pod (f.yaml:16)",
+    )
+    assert _load(HEAD).skipped == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("apiVersion: v1\nkind: ConfigMap\nkind: AuthorizationPolicy\n", "f.yaml:3:1"),
+        (HEAD + "kind: ConfigMap\n", "f.yaml:6:1"),
+        (HEAD + "apiVersion: v1\n", "f.yaml:6:1"),
+        (HEAD + "spec: {}\nspec: {}\n", "f.yaml:7:1"),
+        ("kind: List\nitems: []\nitems: [{kind: AuthorizationPolicy}]\n", "f.yaml:3:1"),
+        ("kind: Pod\nmetadata: {}\nmetadata: {}\n", "f.yaml:3:1"),
+    ],
+)
+def test_a_second_key_hides_no_first_one(text: str, place: str) -> None:
+    """Else the second `kind` would turn a policy into something to pass over."""
+    code, _, _, position = _only(text)
+
+    assert (code, position) == (Code.DUPLICATE_KEY, place)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -233,6 +272,7 @@ def test_an_empty_selector_selects_everything_with_a_warning(selector: str) -> N
         ("{matchLabels: {app: null}}", Code.WRONG_TYPE),
         ("{matchLabels: {app: a, app: b}}", Code.DUPLICATE_KEY),
         ("{matchLabels: {'': a}}", Code.INVALID_VALUE),
+        ("{matchLabels: {app: " + "a" * 64 + "}}", Code.INVALID_VALUE),
         ("{matchLabels: {app: 'a*'}}", Code.INVALID_VALUE),
         ("{matchLabels: {'*': a}}", Code.INVALID_VALUE),
         ("{matchExpressions: [{key: a}], matchLabels: {app: a}}", Code.UNKNOWN_FIELD),
@@ -240,6 +280,12 @@ def test_an_empty_selector_selects_everything_with_a_warning(selector: str) -> N
 )
 def test_a_selector_that_cannot_be_matched_literally_is_an_error(selector: str, code: Code) -> None:
     assert _only(f"{HEAD}spec: {{selector: {selector}}}\n")[0] is code
+
+
+def test_a_label_has_at_most_63_characters() -> None:
+    loaded = _load(f"{HEAD}spec: {{selector: {{matchLabels: {{app: {'a' * 63}}}}}}}\n")
+
+    assert loaded.resources.authorization_policies[0].meta.selector == {"app": "a" * 63}
 
 
 def test_a_null_selector_or_spec_is_absent() -> None:
@@ -359,3 +405,17 @@ def test_the_published_validation_cases_of_istio() -> None:
             assert warnings == [Code.CUSTOM_DENIES], name
         else:
             assert bool(warnings) == (case["warning"] and name not in NO_WARNING), name
+
+
+@pytest.mark.parametrize("kind", ["authz", "peerauth", "reqauth"])
+def test_the_published_samples_of_istios_schema(kind: str) -> None:
+    sound = vectors.text(f"istio/crd-samples/{kind}-valid.yaml")
+    unsound = [each for each in yaml.safe_load_all(vectors.text(f"istio/crd-samples/{kind}-invalid.yaml")) if each]
+
+    assert len(_load(sound, "ns").resources) == len([each for each in yaml.safe_load_all(sound) if each])
+    assert unsound
+    for sample in unsound:
+        expected = sample.pop("_err")
+        with pytest.raises(PolicyError) as error:
+            _load(_case(sample), "ns")
+        assert errors_in(error.value.problems), expected

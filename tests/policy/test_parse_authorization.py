@@ -139,6 +139,95 @@ def test_a_rule_of_nothing_has_no_part() -> None:
     assert (rule.sources, rule.operations, rule.conditions) == ((), (), ())
 
 
+# --- CUSTOM, AUDIT ----------------------------------------------------------------------------------------------------
+
+NO_PROVIDER: Final = (Code.MISSING_FIELD, "CUSTOM without `provider.name`", "name the extension provider")
+
+
+def test_an_audit_policy_may_go_without_rules() -> None:
+    assert _policy("{action: AUDIT}").action is Action.AUDIT
+    assert len(_policy("{action: AUDIT, rules: [{}]}").rules) == 1
+
+
+def test_a_custom_policy_loads_with_a_warning_that_it_denies() -> None:
+    loaded = parse({"f": authorization("{action: CUSTOM, provider: {name: opa}, rules: [{}]}")}, None, lambda _: "")
+
+    (policy,) = loaded.resources.authorization_policies
+    assert (policy.action, policy.provider, len(policy.rules)) == (Action.CUSTOM, "opa", 1)
+    (warning,) = loaded.warnings
+    assert (warning.severity, warning.code) == (Severity.WARNING, Code.CUSTOM_DENIES)
+    assert str(warning.code) == "CS0009"
+    assert warning.message == (
+        "Countersign has no provider `opa`: every request that this CUSTOM policy matches is denied"
+    )
+    assert warning.help == "Countersign is the external authorizer here: write ALLOW and DENY policies"
+
+
+@pytest.mark.parametrize("rules", ["", ", rules: []", ", rules: null"])
+def test_a_custom_policy_has_rules(rules: str) -> None:
+    assert (Code.INVALID_VALUE, "CUSTOM without rules", "add a rule") in _refused(
+        f"{{action: CUSTOM, provider: {{name: p}}{rules}}}"
+    )
+
+
+@pytest.mark.parametrize("provider", ["", "provider: null, ", "provider: {}, ", "provider: {name: ''}, "])
+def test_a_custom_policy_names_its_provider(provider: str) -> None:
+    assert NO_PROVIDER in _refused(f"{{action: CUSTOM, {provider}rules: [{{}}]}}")
+
+
+@pytest.mark.parametrize(
+    ("provider", "code"),
+    [("x", Code.WRONG_TYPE), ("{name: 5}", Code.WRONG_TYPE), ("{name: p, port: 1}", Code.UNKNOWN_FIELD)],
+)
+def test_a_provider_is_a_name_and_nothing_else(provider: str, code: Code) -> None:
+    assert code in [row[0] for row in _refused(f"{{action: CUSTOM, provider: {provider}, rules: [{{}}]}}")]
+
+
+@pytest.mark.parametrize("action", ["ALLOW", "DENY", "AUDIT"])
+def test_a_provider_is_for_custom_alone(action: str) -> None:
+    refused = _refused(f"{{action: {action}, provider: {{name: p}}, rules: [{{}}]}}")
+
+    assert refused == [(Code.INVALID_VALUE, f"`provider` with `action: {action}`", "it is for CUSTOM only")]
+    assert _policy(f"{{action: {action}, provider: null, rules: [{{}}]}}").provider == ""
+
+
+IDENTITY: Final = [
+    *(f"from: [{{source: {{{name}: [a]}}}}]" for name in SOURCE_FIELDS if not name.endswith("pBlocks")),
+    *(f"from: [{{source: {{{_negated(name)}: [a]}}}}]" for name in SOURCE_FIELDS if not name.endswith("pBlocks")),
+    *(
+        f"when: [{{key: '{key}', values: [a]}}]"
+        for key in KEYS
+        if key.startswith(("source.", "request.auth.")) and key != "source.ip"
+    ),
+]
+
+
+@pytest.mark.parametrize("part", IDENTITY)
+def test_a_custom_policy_cannot_ask_who_somebody_is(part: str) -> None:
+    """It runs before authentication."""
+    found = _refused(f"{{action: CUSTOM, provider: {{name: p}}, rules: [{{{part}}}]}}")
+    errors = [row for row in found if row[0] is not Code.CUSTOM_DENIES]
+
+    (error,) = errors
+    assert error[0] is Code.INVALID_VALUE
+    assert error[1].endswith("in a CUSTOM policy, which runs before authentication")
+    assert _policy(f"{{action: DENY, rules: [{{{part}}}]}}").rules
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "from: [{source: {ipBlocks: [10.0.0.1], notRemoteIpBlocks: [10.0.0.1]}}]",
+        "to: [{operation: {hosts: [a], methods: [GET], paths: [/a], notPorts: ['80']}}]",
+        "when: [{key: source.ip, values: [10.0.0.1]}, {key: remote.ip, values: [10.0.0.1]}]",
+        "when: [{key: 'request.headers[a]', values: [a]}, {key: connection.sni, values: [a]}]",
+        "when: [{key: destination.ip, values: [10.0.0.1]}, {key: 'experimental.envoy.filters.a[b]', values: [a]}]",
+    ],
+)
+def test_a_custom_policy_can_ask_everything_else(part: str) -> None:
+    assert _policy(f"{{action: CUSTOM, provider: {{name: p}}, rules: [{{{part}}}]}}").rules
+
+
 # --- sources and operations -------------------------------------------------------------------------------------------
 
 
@@ -262,7 +351,7 @@ def test_a_misspelt_field_is_an_error_with_its_neighbour(clause: str, message: s
 
 # --- values that are checked ------------------------------------------------------------------------------------------
 
-NETWORKS: Final = ("ipBlocks", "notIpBlocks")
+NETWORKS: Final = ("ipBlocks", "notIpBlocks", "remoteIpBlocks", "notRemoteIpBlocks")
 
 
 @pytest.mark.parametrize(
@@ -325,6 +414,91 @@ def test_a_port_is_decimal_and_of_sixteen_bits(field: str, value: str, *, sound:
         assert [row[0] for row in _refused_rule(rule)] == [Code.INVALID_VALUE]
 
 
+@pytest.mark.parametrize(
+    ("value", "wrong"),
+    [
+        ("a", ""),
+        ("a/b", ""),
+        ("a/" + "b" * 318, ""),
+        ("a/" + "b" * 319, "longer than 320 characters"),
+        ("a/b/c", "wants `namespace/name` or `name`"),
+        ("/b", "wants `namespace/name` or `name`"),
+        ("a/", "wants `namespace/name` or `name`"),
+        ("/", "wants `namespace/name` or `name`"),
+        ("*", "a service account has no wildcards"),
+        ("a/*", "a service account has no wildcards"),
+        ("a/b*", "a service account has no wildcards"),
+    ],
+)
+def test_a_service_account_is_a_name_perhaps_with_its_namespace(value: str, wrong: str) -> None:
+    for field in ("serviceAccounts", "notServiceAccounts"):
+        rule = f"{{from: [{{source: {{{field}: ['{value}']}}}}]}}"
+        if wrong:
+            assert _refused_rule(rule) == [(Code.INVALID_VALUE, f"`{value}` in `{field}`: {wrong}", "")]
+        else:
+            assert _rule(rule).sources[0][0].values == (value,)
+
+
+@pytest.mark.parametrize("field", ["serviceAccounts", "notServiceAccounts"])
+def test_sixteen_service_accounts_are_istios_most(field: str) -> None:
+    def rule(count: int) -> str:
+        return f"{{from: [{{source: {{{field}: [{', '.join(['a'] * count)}]}}}}]}}"
+
+    assert len(_rule(rule(16)).sources[0][0].values) == 16
+    assert _refused_rule(rule(17)) == [(Code.INVALID_VALUE, f"more than 16 values in `{field}`", "split the source")]
+    condition = f"{{when: [{{key: source.serviceAccount, values: [{', '.join(['a'] * 17)}]}}]}}"
+    assert _rule(condition).conditions  # the limit is the schema's, which does not know keys
+
+
+@pytest.mark.parametrize("other", ["principals", "notPrincipals", "namespaces", "notNamespaces"])
+@pytest.mark.parametrize("field", ["serviceAccounts", "notServiceAccounts"])
+def test_service_accounts_stand_without_principals_and_namespaces(field: str, other: str) -> None:
+    beside = (
+        Code.INVALID_VALUE,
+        "`serviceAccounts` beside `principals` or `namespaces`",
+        "a service account says both: keep one of them",
+    )
+
+    assert _refused_rule(f"{{from: [{{source: {{{field}: [a], {other}: [b]}}}}]}}") == [beside]
+    assert _rule(f"{{from: [{{source: {{{field}: [a]}}}}, {{source: {{{other}: [b]}}}}]}}").sources
+    assert _rule(f"{{from: [{{source: {{{field}: [a], requestPrincipals: [b], trustDomains: [c]}}}}]}}").sources
+
+
+@pytest.mark.parametrize(
+    ("value", "wrong"),
+    [
+        ("a", ""),
+        ("a*", ""),
+        ("*a", ""),
+        ("*", ""),
+        ("a/b", "a trust domain has no slash"),
+        ("spiffe://a", "a trust domain has no slash"),
+        ("a*b", "at most one `*`, first or last"),
+        ("*a*", "at most one `*`, first or last"),
+        ("**", "at most one `*`, first or last"),
+        ("*a*b", "at most one `*`, first or last"),
+    ],
+)
+def test_a_trust_domain_has_one_asterisk_at_an_end(value: str, wrong: str) -> None:
+    for field in ("trustDomains", "notTrustDomains"):
+        rule = f"{{from: [{{source: {{{field}: ['{value}']}}}}]}}"
+        if wrong:
+            assert _refused_rule(rule) == [(Code.INVALID_VALUE, f"`{value}` in `{field}`: {wrong}", "")]
+        else:
+            assert _rule(rule).sources[0][0].values == (value,)
+
+
+def test_five_hundred_and_twelve_sources_are_istios_most() -> None:
+    source = "{source: {namespaces: [a]}}"
+
+    assert len(_rule(f"{{from: [{', '.join([source] * 512)}]}}").sources) == 512
+    assert _refused_rule(f"{{from: [{', '.join([source] * 513)}]}}") == [
+        (Code.INVALID_VALUE, "more than 512 entries in `from`", "split the rule")
+    ]
+    operation = "{operation: {methods: [GET]}}"
+    assert len(_rule(f"{{to: [{', '.join([operation] * 513)}]}}").operations) == 513
+
+
 @pytest.mark.parametrize("value", ["/a/{b}", "/a/{", "/a/}", "/{}"])
 def test_braces_that_are_no_template_are_an_error(value: str) -> None:
     assert [row[0] for row in _refused_rule(f"{{to: [{{operation: {{paths: ['{value}']}}}}]}}")] == [Code.INVALID_VALUE]
@@ -354,6 +528,9 @@ def test_every_key_takes_values_and_not_values(key: str) -> None:
         ("request.headers[X-Role]", "request.headers", ("x-role",)),
         ("request.headers[:Authority]", "request.headers", (":authority",)),
         ("request.headers[Host]", "request.headers", (":authority",)),
+        ("experimental.envoy.filters.http.lua[k]", "experimental.envoy.filters", ("http.lua", "k")),
+        ("experimental.envoy.filters.a[b][c]", "experimental.envoy.filters", ("a", "b][c")),
+        ("experimental.envoy.filters.a[b]]", "experimental.envoy.filters", ("a", "b]")),
         ("request.auth.claims[Groups]", "request.auth.claims", ("Groups",)),
         ("request.auth.claims[a][b][c]", "request.auth.claims", ("a", "b", "c")),
         ("request.auth.claims[a.b/c:d]", "request.auth.claims", ("a.b/c:d",)),
@@ -445,6 +622,29 @@ def test_a_mistake_in_a_condition_is_named_with_a_way_out(entry: str, expected: 
     assert found[:2] == expected[:2]
     if expected[2] is not None:
         assert found[2] == expected[2]
+
+
+@pytest.mark.parametrize("key", ["experimental.envoy.filters.a.b.x", "experimental.envoy.filters.a[]"])
+def test_metadata_wants_a_filter_and_a_key(key: str) -> None:
+    assert _refused_rule(f"{{when: [{{key: '{key}', values: [a]}}]}}") == [
+        (
+            Code.INVALID_VALUE,
+            f"`{key}` wants a filter and a key in brackets",
+            "experimental.envoy.filters.http.my_filter[key]",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "key", ["experimental.envoy.filters.[k]", "experimental.envoy.filters.a[k", "experimental.envoy.filters.a[k]x"]
+)
+def test_metadata_without_filter_or_bracket_is_refused(key: str) -> None:
+    assert [row[0] for row in _refused_rule(f"{{when: [{{key: '{key}', values: [a]}}]}}")] == [Code.INVALID_VALUE]
+
+
+@pytest.mark.parametrize("key", ["experimental.envoy.filters", "experimental.envoy.filters[a]", "experimental.envoy"])
+def test_metadata_without_any_filter_is_an_unknown_key(key: str) -> None:
+    assert _refused_rule(f"{{when: [{{key: '{key}', values: [a]}}]}}")[0][1] == f"unknown key `{key}`"
 
 
 def test_conditions_are_a_list() -> None:

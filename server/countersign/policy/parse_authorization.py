@@ -22,6 +22,8 @@ from countersign.policy.resources import Action, AuthorizationPolicy, Clause, Me
 
 _SPEC: Final = frozenset({"selector", "targetRef", "targetRefs", "action", "rules", "provider"})
 _MAX_RULES: Final = 512
+_MAX_SOURCES: Final = 512  # of one rule; operations have no limit in the schema
+_MAX_SERVICE_ACCOUNTS: Final = 16  # of one field
 _REMOVED_KEYS: Final = frozenset(
     {"destination.namespace", "destination.name", "destination.user", "destination.labels"}
 )
@@ -117,6 +119,9 @@ def _clauses(
     items = read_list(node, report, part)
     if not items:
         report.error(node, Code.INVALID_VALUE, f"`{part}` is empty", "leave it out to match everything")
+    if part == "from" and len(items) > _MAX_SOURCES:
+        wrong = f"more than {_MAX_SOURCES} entries in `from`"
+        report.error(items[_MAX_SOURCES], Code.INVALID_VALUE, wrong, "split the rule")
     clauses = []
     for item in items:
         members = read_fields(item, report, frozenset({member}), part)
@@ -133,6 +138,9 @@ def _clause(node: yaml.Node, member: str, fields: Mapping[str, str], report: Rep
     terms = []
     for name, value in members.items():
         term = _term(value, name, attributes[name], (), report, negated=name not in fields)
+        if term.attribute == "source.serviceAccount" and len(term.values) > _MAX_SERVICE_ACCOUNTS:
+            wrong = f"more than {_MAX_SERVICE_ACCOUNTS} values in `{name}`"
+            report.error(value, Code.INVALID_VALUE, wrong, "split the source")
         if term.values:
             terms.append(term)
     if isinstance(node, yaml.MappingNode) and all(_is_empty_list(value) for _, value in node.value):

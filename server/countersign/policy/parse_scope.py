@@ -13,6 +13,7 @@ from countersign.policy.problems import Code
 from countersign.policy.resources import TargetRef
 
 _MAX_TARGETS: Final = 16
+_MAX_LABEL: Final = 63  # characters of a label's value in Kubernetes: a longer one selects nothing
 _TARGET: Final = frozenset({"group", "kind", "name", "namespace"})
 _TARGETS: Final = frozenset(
     {
@@ -46,6 +47,9 @@ def read_selector(members: dict[str, yaml.Node], report: Report) -> dict[str, st
         if not name or "*" in name or "*" in value:
             wrong = f"label `{name}: {value}` in `selector.matchLabels`"
             report.error(match_labels, Code.INVALID_VALUE, wrong, "labels are matched literally: no empty name, no `*`")
+        if len(value) > _MAX_LABEL:
+            wrong = f"the value of label `{name}` in `selector.matchLabels` is longer than {_MAX_LABEL} characters"
+            report.error(match_labels, Code.INVALID_VALUE, wrong, "no workload has such a label")
     return labels
 
 
