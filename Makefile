@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup demo test lint format protos clean
+.PHONY: help setup demo test differential lint format protos clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -25,6 +25,9 @@ demo: setup  ## the local mesh: real Envoy, real mTLS, real tokens; KEEP=1 leave
 test: setup  ## every test, the real Envoy included
 	$(BIN)/coverage run -m pytest $(ARGS)
 	@$(BIN)/coverage report --skip-covered --skip-empty
+
+differential: setup  ## SEED=1 PAIRS=50000: random policies and requests, the real Envoy is the judge
+	$(BIN)/python -m tests.envoy.judge.run --seed $(or $(SEED),1) --pairs $(or $(PAIRS),50000)
 
 lint: setup  ## ruff, mypy strict, import contracts, compose schema, hadolint
 	$(BIN)/ruff check .

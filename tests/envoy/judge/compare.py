@@ -1,17 +1,15 @@
 """When two answers agree: to the letter in posture `istio`; in `strict`, or harsher where a request is ambiguous."""
 
-import base64
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Final
 
 from tests.envoy.judge.arena import Verdict
 from tests.envoy.judge.arena_config import NATIVE, PolicySet
 from tests.envoy.judge.cases import Case
-from tests.envoy.judge.differences import is_known
+from tests.envoy.judge.differences import canonical, is_known
 
 # An unreserved character, a slash or a backslash, encoded; an encoded NUL; and what is no escape at all.
 _ENCODED: Final = re.compile(
@@ -80,13 +78,4 @@ def _is_address(text: str) -> bool:
 def _same(native: Verdict, own: Verdict) -> bool:
     if native.received is None or own.received is None:
         return native == own
-    return [_readable(line) for line in native.received] == [_readable(line) for line in own.received]
-
-
-def _readable(line: str) -> Any:
-    """A header whose value is base64 of an object: Envoy writes the members in no particular order."""
-    name, _, value = line.partition(": ")
-    try:
-        return name, json.loads(base64.b64decode(value, validate=True))
-    except ValueError:
-        return line
+    return list(map(canonical, native.received)) == list(map(canonical, own.received))
