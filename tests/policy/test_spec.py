@@ -1,6 +1,7 @@
 """The definition: DENY before ALLOW, nothing allowed but what an ALLOW names once there is one."""
 
 import itertools
+from dataclasses import replace
 from typing import Final
 
 import pytest
@@ -9,7 +10,7 @@ from countersign.core.posture import Posture
 from countersign.policy.evidence import Evidence
 from countersign.policy.match import Outcome
 from countersign.policy.resources import Action
-from countersign.policy.spec import Evaluation, evaluate
+from countersign.policy.spec import Evaluation, custom, evaluate
 
 from tests.support.requests import authorization, evidence, facts, scoped, token
 
@@ -164,6 +165,115 @@ def test_what_could_not_be_read_is_named() -> None:
 @pytest.mark.parametrize("text", ["", _allow(GET), _deny(GET), _allow(DARK) + _allow(GET, "other")])
 def test_where_everything_that_mattered_was_read_nothing_is_said(text: str) -> None:
     assert _evaluate(text).detail == ""
+
+
+# --- AUDIT ------------------------------------------------------------------------------------------------------------
+
+
+def _audit(rules: str, name: str = "look") -> str:
+    return authorization(f"{{action: AUDIT, rules: [{rules}]}}", name)
+
+
+@pytest.mark.parametrize("rule", [GET, POST, DARK, "{}"])
+@pytest.mark.parametrize("text", ["", _allow(GET), _allow(POST), _deny(GET), _deny(POST), _deny(DARK) + _allow(GET)])
+def test_an_audit_policy_changes_nothing_but_the_report(text: str, rule: str) -> None:
+    plain, audited = _evaluate(text), _evaluate(text + _audit(rule))
+
+    assert plain.audit is None
+    assert replace(audited, audit=None) == plain
+    assert (audited.audit is None) == (rule == POST)
+
+
+def test_the_first_audit_rule_that_matches_or_cannot_be_read_is_named() -> None:
+    for rules, expected in ((f"{POST}, {GET}, {GET}", 1), (f"{POST}, {DARK}, {GET}", 1), (f"{POST}, {POST}", None)):
+        audit = _evaluate(_audit(rules)).audit
+        assert (None if audit is None else audit.id) == (
+            None if expected is None else f"ns[apps]-policy[look]-rule[{expected}]"
+        )
+
+
+def test_an_audit_policy_is_no_allow_policy() -> None:
+    assert _evaluate(_audit(GET)).outcome is AllowReason.NO_ALLOW_POLICY
+    assert _evaluate(_audit(GET) + _allow(POST)).outcome is Reason.NO_ALLOW_RULE_MATCHED
+
+
+# --- dry run ----------------------------------------------------------------------------------------------------------
+
+
+def _tried(text: str) -> str:
+    return text.replace("metadata: {", "metadata: {annotations: {istio.io/dry-run: 'true'}, ")
+
+
+@pytest.mark.parametrize(
+    ("enforced", "tried", "would", "policy"),
+    [
+        ("", _allow(GET), AllowReason.RULE_MATCHED, "rule"),
+        ("", _allow(POST), Reason.NO_ALLOW_RULE_MATCHED, None),
+        ("", _deny(GET), Reason.DENY_RULE_MATCHED, "stop"),
+        ("", _deny(POST), AllowReason.NO_ALLOW_POLICY, None),
+        ("", _deny(DARK), Reason.DENY_RULE_MATCHED, "stop"),
+        ("", _deny(GET) + _allow(GET), Reason.DENY_RULE_MATCHED, "stop"),
+        ("", _deny(POST) + _allow(GET), AllowReason.RULE_MATCHED, "rule"),
+        (_allow(GET, "now"), _deny(GET), Reason.DENY_RULE_MATCHED, "stop"),
+        (_allow(POST, "now"), _allow(GET), AllowReason.RULE_MATCHED, "rule"),
+        (_deny(GET, "now"), _allow(GET), Reason.DENY_RULE_MATCHED, "now"),
+        (_allow(GET, "now"), _allow(POST), AllowReason.RULE_MATCHED, "now"),
+        (_allow(POST, "now"), _deny(POST), Reason.NO_ALLOW_RULE_MATCHED, None),
+    ],
+)
+def test_a_dry_run_is_judged_together_with_what_is_in_force_and_changes_nothing(
+    enforced: str, tried: str, would: AllowReason | Reason, policy: str | None
+) -> None:
+    plain, found = _evaluate(enforced), _evaluate(enforced + _tried(tried))
+
+    assert plain.dry_run is None
+    assert replace(found, dry_run=None) == plain
+    assert found.dry_run is not None
+    assert found.dry_run.reason is would
+    assert found.dry_run.allowed is isinstance(would, AllowReason)
+    assert (None if found.dry_run.policy is None else found.dry_run.policy.id) == (
+        None if policy is None else f"ns[apps]-policy[{policy}]-rule[0]"
+    )
+
+
+def test_a_tried_allow_does_not_switch_to_default_deny() -> None:
+    found = _evaluate(_tried(_allow(POST)))
+
+    assert found.outcome is AllowReason.NO_ALLOW_POLICY
+    assert found.dry_run is not None
+    assert not found.dry_run.allowed
+
+
+def test_a_dry_run_of_false_is_in_force() -> None:
+    text = _deny(GET).replace("metadata: {", "metadata: {annotations: {istio.io/dry-run: 'false'}, ")
+
+    assert _evaluate(text).outcome is Reason.DENY_RULE_MATCHED
+    assert _evaluate(text).dry_run is None
+
+
+# --- CUSTOM -----------------------------------------------------------------------------------------------------------
+
+
+def _custom(rules: str, name: str = "ask") -> str:
+    return authorization(f"{{action: CUSTOM, provider: {{name: p}}, rules: [{rules}]}}", name)
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [(GET, 0), (POST, None), (DARK, 0), (f"{POST}, {GET}", 1), (f"{POST}, {DARK}, {GET}", 1), ("{}", 0)],
+)
+def test_the_first_custom_rule_that_matches_or_cannot_be_read_asks(rules: str, expected: int | None) -> None:
+    found = custom(scoped(_custom(rules)).http, SEEN)
+
+    assert (None if found is None else found.id) == (
+        None if expected is None else f"ns[apps]-policy[ask]-rule[{expected}]"
+    )
+
+
+def test_custom_policies_are_no_part_of_the_decision_after_them() -> None:
+    assert custom(scoped(_allow(GET) + _deny(GET)).http, SEEN) is None
+    assert _evaluate(_custom("{}")) == _evaluate("")
+    assert _evaluate(_custom("{}") + _allow(POST)).outcome is Reason.NO_ALLOW_RULE_MATCHED
 
 
 # --- the trace --------------------------------------------------------------------------------------------------------
