@@ -1,42 +1,62 @@
 """The theorems of the policy engine and of the pipeline around it, for random policies and requests."""
 
+from dataclasses import replace
 from typing import Any
 
 from countersign.authorize import Mesh, Snapshot, authorize
 from countersign.core.decision import Allow, AllowReason, Deny, Reason
 from countersign.core.facts import RequestFacts
-from countersign.core.identity import Identity
+from countersign.core.identity import Identity, VerifiedToken
 from countersign.core.posture import Posture
+from countersign.core.remote_ip import remote_ip
 from countersign.core.spiffe import SpiffeId, SpiffeIdError
+from countersign.policy.attributes import ATTRIBUTES
 from countersign.policy.evidence import Evidence
 from countersign.policy.resources import Action, AuthorizationPolicy
 from countersign.policy.scope import PolicySet, scope
-from countersign.policy.spec import Evaluation, evaluate
+from countersign.policy.spec import Evaluation, custom, evaluate
 from countersign.policy.workload import Workload
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.generated import GARBAGE, POLICIES, REQUESTS, VALUES, build, policies, resources
+from tests.support.generated import GARBAGE, POLICIES, REQUESTS, USERS, VALUES, build, policies, resources
 from tests.support.requests import NOW
 
 TRUST_DOMAINS = ("td", "old")
+HOPS = 1
+WORKLOAD = Workload("ns", ())
 Policies = tuple[AuthorizationPolicy, ...]
 BOUNDED = settings(max_examples=50, deadline=None)
 
 
-def _evaluate(found: Policies, request: RequestFacts, posture: Posture = Posture.STRICT) -> Evaluation:
+def _seen(request: RequestFacts, posture: Posture, user: VerifiedToken | None = None) -> Evidence:
     try:
         peer = SpiffeId.parse(request.source.principal)
     except SpiffeIdError:
         peer = None
-    seen = Evidence(
-        facts=request, identity=Identity(peer=peer, token=None), posture=posture, trust_domains=TRUST_DOMAINS
+    return Evidence(
+        facts=request,
+        identity=Identity(peer=peer, token=user),
+        posture=posture,
+        trust_domains=TRUST_DOMAINS,
+        remote_ip=remote_ip(request, HOPS, "", posture),
     )
-    return evaluate(scope(resources(found), Workload("ns", ()), "root").http, seen)
+
+
+def _evaluate(
+    found: Policies, request: RequestFacts, posture: Posture = Posture.STRICT, user: VerifiedToken | None = None
+) -> Evaluation:
+    return evaluate(scope(resources(found), WORKLOAD, "root").http, _seen(request, posture, user))
 
 
 def _authorize(found: Policies, request: RequestFacts, posture: Posture = Posture.STRICT) -> Allow | Deny:
-    mesh = Mesh(trust_domain="td", trust_domain_aliases=("old",), root_namespace="root", posture=posture)
+    mesh = Mesh(
+        trust_domain="td",
+        trust_domain_aliases=("old",),
+        root_namespace="root",
+        posture=posture,
+        remote_ip_hops=HOPS,
+    )
     snapshot = Snapshot(mesh=mesh, policies=PolicySet(resources(found), "root", 1), keys={})
     decision = authorize(request, snapshot, NOW, may_wait=False)
     assert isinstance(decision, Allow | Deny)
@@ -50,7 +70,7 @@ def _allows(evaluation: Evaluation) -> bool:
 @BOUNDED
 @given(POLICIES, REQUESTS, st.sampled_from(Posture))
 def test_once_an_allow_applies_only_its_rules_allow(found: Policies, request: RequestFacts, posture: Posture) -> None:
-    allow = [policy for policy in found if policy.action is Action.ALLOW]
+    allow = [policy for policy in found if policy.action is Action.ALLOW and not policy.dry_run]
     outcome = _evaluate(found, request, posture)
 
     if allow:
@@ -65,7 +85,7 @@ def test_once_an_allow_applies_only_its_rules_allow(found: Policies, request: Re
 @BOUNDED
 @given(POLICIES, REQUESTS, st.sampled_from(Posture))
 def test_a_deny_trumps_every_allow(found: Policies, request: RequestFacts, posture: Posture) -> None:
-    denying = tuple(policy for policy in found if policy.action is Action.DENY)
+    denying = tuple(policy for policy in found if policy.action is Action.DENY and not policy.dry_run)
     alone = _evaluate(denying, request, posture)
     together = _evaluate(found, request, posture)
 
@@ -77,7 +97,7 @@ def test_a_deny_trumps_every_allow(found: Policies, request: RequestFacts, postu
 
 
 @BOUNDED
-@given(POLICIES, policies((Action.DENY,)), REQUESTS, st.sampled_from(Posture))
+@given(POLICIES, policies((Action.DENY,), tried=(False,)), REQUESTS, st.sampled_from(Posture))
 def test_another_deny_never_allows_what_was_denied(
     found: Policies, more: AuthorizationPolicy, request: RequestFacts, posture: Posture
 ) -> None:
@@ -86,7 +106,7 @@ def test_another_deny_never_allows_what_was_denied(
 
 
 @BOUNDED
-@given(POLICIES, policies((Action.ALLOW,)), REQUESTS, st.sampled_from(Posture))
+@given(POLICIES, policies((Action.ALLOW,), tried=(False,)), REQUESTS, st.sampled_from(Posture))
 def test_another_allow_beside_one_never_denies_what_was_allowed(
     found: Policies, more: AuthorizationPolicy, request: RequestFacts, posture: Posture
 ) -> None:
@@ -94,6 +114,81 @@ def test_another_allow_beside_one_never_denies_what_was_allowed(
 
     if before.outcome is AllowReason.RULE_MATCHED:
         assert _evaluate((*found, more), request, posture).outcome is AllowReason.RULE_MATCHED
+
+
+@BOUNDED
+@given(POLICIES, REQUESTS, st.sampled_from(Posture), USERS)
+def test_what_audits_and_what_is_tried_decides_nothing(
+    found: Policies, request: RequestFacts, posture: Posture, user: VerifiedToken | None
+) -> None:
+    enforced = tuple(p for p in found if p.action in {Action.ALLOW, Action.DENY} and not p.dry_run)
+    over = tuple(replace(policy, dry_run=False) for policy in found)
+    all_of_it = _evaluate(found, request, posture, user)
+
+    assert replace(all_of_it, audit=None, dry_run=None) == _evaluate(enforced, request, posture, user)
+    if any(policy.dry_run for policy in found):
+        assert all_of_it.dry_run is not None
+        would = _evaluate(over, request, posture, user)
+        assert (all_of_it.dry_run.reason, all_of_it.dry_run.policy) == (would.outcome, would.policy)
+    else:
+        assert all_of_it.dry_run is None
+    audited = {p.rule_id(rule) for p in found if p.action is Action.AUDIT for rule in p.rules}
+    assert all_of_it.audit is None or all_of_it.audit.id in audited
+
+
+@BOUNDED
+@given(POLICIES, REQUESTS, st.sampled_from(Posture))
+def test_a_custom_policy_denies_what_it_matches_and_decides_nothing_else(
+    found: Policies, request: RequestFacts, posture: Posture
+) -> None:
+    without = tuple(policy for policy in found if policy.action is not Action.CUSTOM)
+    asked = custom(scope(resources(found), WORKLOAD, "root").http, _seen(request, posture))
+    decision, other = _authorize(found, request, posture), _authorize(without, request, posture)
+
+    if isinstance(decision, Deny) and decision.reason is Reason.CUSTOM_PROVIDER:
+        assert decision.policy == asked
+        assert asked is not None
+    else:
+        assert decision == other
+
+
+@BOUNDED
+@given(POLICIES, REQUESTS, st.sampled_from(Posture), USERS)
+def test_whatever_passes_without_http_passes_with_it(
+    found: Policies, request: RequestFacts, posture: Posture, user: VerifiedToken | None
+) -> None:
+    """On TCP an ALLOW only shrinks, and DENY and CUSTOM only widen."""
+    scoped, seen = scope(resources(found), WORKLOAD, "root"), _seen(request, posture, user)
+
+    if _allows(evaluate(scoped.tcp, seen)):
+        assert _allows(evaluate(scoped.http, seen))
+    if custom(scoped.tcp, seen) is None:
+        assert custom(scoped.http, seen) is None
+
+
+@BOUNDED
+@given(POLICIES, REQUESTS, st.sampled_from(Posture))
+def test_a_connection_is_decided_without_the_request_it_might_carry(
+    found: Policies, request: RequestFacts, posture: Posture
+) -> None:
+    connection = replace(
+        request,
+        http=None,
+        source=replace(request.source, address="10.0.0.1"),
+        destination=replace(request.destination, address="10.0.0.2"),
+    )
+    decision = _authorize(found, connection, posture)
+
+    assert decision.reason not in {Reason.REQUEST_MALFORMED, Reason.REQUEST_INCOMPLETE}
+    if decision.reason is AllowReason.RULE_MATCHED:
+        assert decision.policy is not None
+        named = [
+            (*rule.sources, *rule.operations, *rule.conditions)
+            for policy in found
+            for rule in policy.rules
+            if policy.action is Action.ALLOW and policy.rule_id(rule) == decision.policy.id
+        ]
+        assert any(not any(ATTRIBUTES[term.attribute].http for clause in rule for term in clause) for rule in named)
 
 
 @BOUNDED
@@ -122,10 +217,12 @@ def test_garbage_in_place_of_an_attribute_never_allows_what_was_denied(
 
 
 @settings(max_examples=150, deadline=None)
-@given(POLICIES, REQUESTS)
-def test_strict_never_allows_what_istio_denies(found: Policies, request: RequestFacts) -> None:
-    if not _allows(_evaluate(found, request, Posture.ISTIO)):
-        assert not _allows(_evaluate(found, request, Posture.STRICT))
+@given(POLICIES, REQUESTS, USERS)
+def test_strict_never_allows_what_istio_denies(
+    found: Policies, request: RequestFacts, user: VerifiedToken | None
+) -> None:
+    if not _allows(_evaluate(found, request, Posture.ISTIO, user)):
+        assert not _allows(_evaluate(found, request, Posture.STRICT, user))
     if isinstance(_authorize(found, request, Posture.ISTIO), Deny):
         assert isinstance(_authorize(found, request, Posture.STRICT), Deny)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from countersign.core.facts import Endpoint, Headers, HttpRequest, RequestFacts
+from countersign.core.identity import VerifiedToken
 from countersign.core.jwt_rule import JwtRule
 from countersign.policy.attributes import ATTRIBUTES, SOURCE_FIELDS
 from countersign.policy.resources import Action, AuthorizationPolicy, Clause, Meta, Resources, Rule, Term
@@ -15,6 +16,9 @@ METHODS: Final = ("GET", "POST", "get")
 PEERS: Final = ("", "spiffe://td/ns/a/sa/x", "spiffe://td/ns/b/sa/x", "spiffe://old/ns/a/sa/x", "a.example")
 ADDRESSES: Final = ("10.0.0.1", "11.0.0.1", "::1", "::ffff:10.0.0.1", "")
 LINES: Final = ("u", "v", "u,v", " u", "u ", "", "u\udcff")
+SERVER_NAMES: Final = ("", "a.example", "b.example")
+FORWARDED: Final = ("10.0.0.1", "11.0.0.1", "10.0.0.1, 11.0.0.1", "11.0.0.1, 10.0.0.1", "x, 10.0.0.1", "")
+WRITTEN: Final[tuple[Any, ...]] = ("a", "b", "", ["a"], ["b", "a"], [], 5, {"a": "a"})
 
 _WORDS: Final = {
     "source.principal": (
@@ -35,9 +39,9 @@ _WORDS: Final = {
     "experimental.envoy.filters": ("a", "[a]", "*", "[*]", "[a*]"),
     "destination.ip": ("10.0.0.0/8", "::1"),
     "destination.port": ("80", "8080", "0"),
-    "request.auth.principal": ("*", "i/s", "i"),
-    "request.auth.audiences": ("*",),
-    "request.auth.presenter": ("*",),
+    "request.auth.principal": ("*", "i/s", "i", "i/*", "*/s", "i*", "*/*"),
+    "request.auth.audiences": ("*", "i", "j*"),
+    "request.auth.presenter": ("*", "i"),
     "request.auth.claims": ("*", "a"),
     "request.headers": ("u", "v", "u*", "*v", "*", "u,v"),
     "operation.host": ("a.example", "*.example", "a.*", "*", "a.example:80", "a.example:*", "a.example."),
@@ -82,14 +86,21 @@ RULES: Final = st.builds(
 )
 
 
-def policies(actions: tuple[Action, ...] = tuple(Action)) -> st.SearchStrategy[AuthorizationPolicy]:
-    """Policies that apply to every workload of `ns`."""
-    return st.builds(
-        AuthorizationPolicy,
-        meta=st.builds(Meta, name=st.sampled_from("abcd"), namespace=st.just("ns"), source=st.just("f:1")),
-        action=st.sampled_from(actions),
-        rules=st.lists(RULES, max_size=3).map(tuple),
-    )
+def policies(
+    actions: tuple[Action, ...] = tuple(Action), *, tried: tuple[bool, ...] = (False, False, True)
+) -> st.SearchStrategy[AuthorizationPolicy]:
+    """Policies that apply to every workload of `ns`; some of those that may be are only tried."""
+
+    def policy(action: Action) -> st.SearchStrategy[AuthorizationPolicy]:
+        return st.builds(
+            AuthorizationPolicy,
+            meta=st.builds(Meta, name=st.sampled_from("abcd"), namespace=st.just("ns"), source=st.just("f:1")),
+            action=st.just(action),
+            dry_run=st.sampled_from(tried if action in {Action.ALLOW, Action.DENY} else (False,)),
+            rules=st.lists(RULES, max_size=3).map(tuple),
+        )
+
+    return st.sampled_from(actions).flatmap(policy)
 
 
 POLICIES: Final = st.lists(policies(), max_size=4).map(tuple)
@@ -109,6 +120,7 @@ def _build(values: dict[str, Any]) -> RequestFacts:
         *(("x-a", line) for line in values["x-a"]),
         *(("x-b", line) for line in values["x-b"]),
         *(("x-forwarded-client-cert", line) for line in values["xfcc"]),
+        *(("x-forwarded-for", line) for line in values["xff"]),
     ]
     return RequestFacts(
         http=HttpRequest(
@@ -119,6 +131,8 @@ def _build(values: dict[str, Any]) -> RequestFacts:
         ),
         source=Endpoint(address=values["source"], port=1, principal=values["principal"]),
         destination=Endpoint(address=values["destination"], port=values["port"]),
+        sni=values["sni"],
+        metadata={"envoy.filters.http.f": {"k": values["written"]}},
         context_extensions={"workload.namespace": "ns"},
     )
 
@@ -131,6 +145,9 @@ VALUES: Final = st.fixed_dictionaries(
         "x-a": st.lists(st.sampled_from(LINES), max_size=3),
         "x-b": st.lists(st.sampled_from(LINES), max_size=1),
         "xfcc": st.just(()),
+        "xff": st.lists(st.sampled_from(FORWARDED), max_size=2),
+        "sni": st.sampled_from(SERVER_NAMES),
+        "written": st.sampled_from(WRITTEN),
         "joined": st.booleans(),
         "source": st.sampled_from(ADDRESSES),
         "destination": st.sampled_from(ADDRESSES),
@@ -140,6 +157,25 @@ VALUES: Final = st.fixed_dictionaries(
 )
 build: Final[Callable[[dict[str, Any]], RequestFacts]] = _build
 REQUESTS: Final = VALUES.map(_build)
+
+
+def _token(issuer: str, subject: str | None, claims: dict[str, Any]) -> VerifiedToken:
+    return VerifiedToken(claims=claims, issuer=issuer, subject=subject, expires_at=None)
+
+
+USERS: Final = st.none() | st.builds(
+    _token,
+    issuer=st.sampled_from(("i", "")),
+    subject=st.sampled_from(("s", "*", "", None)),
+    claims=st.fixed_dictionaries(
+        {},
+        optional={
+            "a": st.sampled_from(("a", "b", ["b", "a"], {"b": "a"}, 5, None)),
+            "aud": st.sampled_from(("i", ["i", "j1"])),
+            "azp": st.sampled_from(("i", "")),
+        },
+    ),
+)
 
 # What each attribute is when it is garbage: no value of it, where every request has one, or none that can be read.
 # An empty header or principal is not garbage but absence, which Istio, and so we, take for an answer.
@@ -160,5 +196,6 @@ GARBAGE: Final[dict[str, tuple[Any, ...]]] = {
         "spiffe://td/ns/a/sa/x,y",
         "spiffe://td",
     ),
+    "xff": (["x, 10.0.0.1"], [", 10.0.0.1"], ["10.0.0.1:80, 10.0.0.1"], ["10.0.0.1", "10.0.0, 10.0.0.1"]),
     "xfcc": (["x"], ["Hash=1,"], ["["], ['URI="'], ["\udcff"]),
 }
