@@ -267,6 +267,15 @@ def test_a_good_token_beside_a_bad_one_is_not_left_to_another_rule(posture: Post
     assert subject(judge(request(path=f"/?p={GOOD}"), first, second, posture=posture)) == "alice"
 
 
+@BOTH
+def test_more_tokens_than_the_bound_are_not_left_to_another_rule(posture: Posture) -> None:
+    first, second = rule(from_headers=(HeaderLocation("h"),), from_params=("p",)), rule(from_params=("p",))
+    many = request(*[("h", GOOD)] * MAX_TOKENS, path=f"/?p={GOOD}")
+
+    assert refusal(judge(many, first, second, posture=posture))[0] is Reason.TOKEN_AMBIGUOUS
+    assert subject(judge(request(*[("h", GOOD)] * MAX_TOKENS), first, second, posture=posture)) == "alice"
+
+
 def test_one_issuer_with_two_audiences_accepts_either() -> None:
     rules = (rule(audiences=("one",)), rule(audiences=("two",)))
 

@@ -123,7 +123,7 @@ def _by_rule(
     """The identity by one rule, and all its tokens. Raise `TokenError`, or `_FinalError`.
 
     All must verify, from the last to the first: else the workload might use one that did not. Final is a good token
-    beside a bad one (Envoy has then taken out the good one, and goes on without it), and in strict posture a token that
+    beside a bad one (Envoy has then taken out the good one, and goes on without it), more tokens than are looked at, and in strict posture a token that
     only its strictness refuses: it is what Envoy would know the request by.
     """
     verified: VerifiedToken | None = None
@@ -134,7 +134,7 @@ def _by_rule(
             verified = _verify(token, rule, keys, now, posture)
             tokens.append((place, token))
     except TokenError as error:
-        if tokens:
+        if tokens or error.reason is Reason.TOKEN_AMBIGUOUS:
             raise _FinalError(error) from error
         raise
     return verified, tokens
