@@ -4,14 +4,14 @@ import json
 from typing import Any, Final
 
 import pytest
-from countersign.authorize import ACCESS_DENIED, Mesh, Snapshot, authorize, deny
-from countersign.core.decision import Allow, AllowReason, Decision, Deny, Reason
+from countersign.authorize import ACCESS_DENIED, Judgement, Mesh, Snapshot, Step, authorize, deny, judge
+from countersign.core.decision import Allow, AllowReason, Decision, Deny, Mutations, Reason
 from countersign.core.facts import Endpoint, HttpRequest, RequestFacts
 from countersign.core.identity import PeerRules, PeerSource, XfccMode
 from countersign.core.jwt_rule import InlineKeys, RemoteKeys
 from countersign.core.posture import Posture
 from countersign.mesh.issuer import Issuer
-from countersign.tokens.authenticate import KeysNeeded
+from countersign.tokens.authenticate import Authenticated, KeysNeeded
 from countersign.tokens.keys import KeySet
 
 from tests.support import vectors
@@ -663,6 +663,27 @@ def test_the_mesh_has_its_trust_domain_and_its_aliases() -> None:
     assert mesh.trust_domains == ("new.example", "old.example")
     for domain in mesh.trust_domains:
         _allowed(decide(facts(principal=f"spiffe://{domain}/ns/edge/sa/web"), text, mesh))
+
+
+TENANTS: Final = ", ".join(f"{{when: [{{key: 'request.headers[x-tenant]', values: [t{n}]}}]}}" for n in range(20))
+
+
+@pytest.mark.parametrize("posture", Posture)
+@pytest.mark.parametrize("lines", [(), ("t7",), ("t7", "t8"), ("t7,t8",), ("t99",), ("t7\udcff",)])
+def test_many_rules_decide_as_few_do_and_as_the_definition(lines: tuple[str, ...], posture: Posture) -> None:
+    """Many are looked up by what they ask for; `judge` asks them all, for the explanation."""
+    request = facts(*(("x-tenant", line) for line in lines))
+    mesh = Mesh(posture=posture)
+
+    for action in ("ALLOW", "DENY"):
+        many = snapshot(authorization(f"{{action: {action}, rules: [{TENANTS}]}}"), mesh)
+        served = settled(authorize(request, many, NOW, may_wait=False))
+        explained = judge(request, many, lambda _, __: Authenticated(token=None, mutations=Mutations()))
+        assert isinstance(explained, Judgement)
+        assert (explained.decision.reason, explained.decision.policy) == (served.reason, served.policy)
+        assert explained.step is Step.POLICIES
+        assert explained.evaluation is not None
+        assert explained.evaluation.rules
 
 
 # --- the published attacks, in posture strict ---------------------------------------------------------------
