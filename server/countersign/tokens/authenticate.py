@@ -122,9 +122,9 @@ def _by_rule(
 ) -> tuple[VerifiedToken | None, list[tuple[Located, UnverifiedToken]]]:
     """The identity by one rule, and all its tokens. Raise `TokenError`, or `_FinalError`.
 
-    All must verify, from the last to the first: else the workload might use one that did not. Final is a good token
-    beside a bad one (Envoy has then taken out the good one, and goes on without it), more tokens than are looked at, and in strict posture a token that
-    only its strictness refuses: it is what Envoy would know the request by.
+    All must verify, from the last to the first: else the workload might use one that did not. Final is: a good token
+    beside a bad one (Envoy has then taken out the good one, and goes on without it); more tokens than are looked at;
+    in strict posture, a token that only its strictness refuses: it is what Envoy would know the request by.
     """
     verified: VerifiedToken | None = None
     tokens: list[tuple[Located, UnverifiedToken]] = []
