@@ -20,7 +20,6 @@ from typing import Final
 from countersign.core import hosts, paths
 from countersign.core.decision import Allow, AllowReason, Decision, Deny, Mutations, PolicyRef, Reason
 from countersign.core.facts import HttpRequest, RequestFacts
-from countersign.core.forwarded import forwarded
 from countersign.core.identity import Identity, PeerError, PeerRules, VerifiedToken, authenticate_peer
 from countersign.core.jwt_rule import JwtRule, KeySource
 from countersign.core.posture import Posture
@@ -33,6 +32,7 @@ from countersign.policy.scope import PolicySet, PortMode, WorkloadPolicies
 from countersign.policy.spec import Evaluation, evaluate
 from countersign.policy.workload import Workload, WorkloadError, find_workload
 from countersign.tokens.authenticate import Authenticated, KeysNeeded, TokenRefused, authenticate
+from countersign.tokens.forwarded import forwarded
 from countersign.tokens.keys import KeySet
 
 ACCESS_DENIED: Final = "RBAC: access denied"  # Envoy's RBAC filter says it so; log pipelines look for it

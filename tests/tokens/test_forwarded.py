@@ -3,7 +3,7 @@
 import pytest
 from countersign.core.decision import Mutations
 from countersign.core.facts import Headers, HttpRequest
-from countersign.core.forwarded import forwarded
+from countersign.tokens.forwarded import forwarded
 
 
 def _request(path: str = "/", *headers: tuple[str, str]) -> HttpRequest:
