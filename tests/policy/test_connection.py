@@ -124,6 +124,7 @@ def _wrote(value: Any, namespace: str = "envoy.filters.http.my_filter", key: str
         (["admin"], "[[admin]]", YES),  # Istio trims all the brackets at the ends
         (["admin", 5, None, {}], "[admin]", YES),
         ([5], "[5]", NO),
+        ([5, None, True, {}, []], "[*]", NO),
         ([["admin"]], "[admin]", NO),
         ("[admin", "[admin", YES),
         (True, "*", NO),

@@ -29,8 +29,7 @@ def _method(term: Term, _: Context) -> Judge:
 def _host(term: Term, context: Context) -> Judge:
     test = any_test([wildcard(hosts.fold(value)) for value in term.values])
     strict = context.posture is Posture.STRICT
-    # An ALLOW that names a host means it as written, port and all; whatever excludes a host excludes every form of it.
-    as_sent = not strict or (context.action is Action.ALLOW and not term.negated)
+    as_sent = not strict or _means_as_written(term, context)
 
     def judge(evidence: Evidence) -> Outcome:
         http = evidence.facts.http
@@ -41,6 +40,11 @@ def _host(term: Term, context: Context) -> Judge:
         return matched(test(host)) if as_sent else agree(map(test, hosts.readings(host)))
 
     return judge
+
+
+def _means_as_written(term: Term, context: Context) -> bool:
+    """An ALLOW that names a host means it port and all; whatever excludes a host excludes every form of it."""
+    return context.action is Action.ALLOW and not term.negated
 
 
 def _path(term: Term, context: Context) -> Judge:
@@ -63,6 +67,7 @@ def _header(term: Term, context: Context) -> Judge:
     test = any_test([present_or_wildcard(value) for value in term.values])
     name = term.argument[0]
     strict = context.posture is Posture.STRICT
+    as_sent = name == ":authority" and _means_as_written(term, context)
 
     def judge(evidence: Evidence) -> Outcome:
         http = evidence.facts.http
@@ -73,7 +78,7 @@ def _header(term: Term, context: Context) -> Judge:
             return matched(any(map(test, lines)))
         if not all(map(is_readable, lines)):
             return Outcome.UNREADABLE
-        return agree(map(test, _readings(name, lines, http.headers)))
+        return agree(map(test, lines if as_sent else _readings(name, lines, http.headers)))
 
     return judge
 
