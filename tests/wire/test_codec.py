@@ -450,6 +450,7 @@ def _options(options: list[core.HeaderValueOption]) -> list[tuple[str, str, Any]
     ]
 
 
+@pytest.mark.filterwarnings("ignore:HeaderValueOption.append is deprecated")  # but it is what Envoy looks at
 def test_the_first_line_of_a_set_header_overwrites_and_the_others_append() -> None:
     actions = core.HeaderValueOptionHeaderAppendAction
     mutations = Mutations(
@@ -466,6 +467,7 @@ def test_the_first_line_of_a_set_header_overwrites_and_the_others_append() -> No
         ("x-role", "b", actions.OVERWRITE_IF_EXISTS_OR_ADD),
         ("x-role", "c", actions.APPEND_IF_EXISTS_OR_ADD),
     ]
+    assert [bool(option.append) for option in ok.headers] == [False, False, True]
     assert ok.headers_to_remove == ["authorization", "x-old"]
     assert ok.query_parameters_to_remove == ["access_token"]
     assert not ok.response_headers_to_add

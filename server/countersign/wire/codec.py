@@ -103,13 +103,20 @@ def _ok(mutations: Mutations) -> pb.OkHttpResponse:
     set_headers: list[pb.HeaderValueOption] = []
     seen: set[str] = set()
     for name, value in mutations.set_headers:
-        set_headers.append(_option(name, value, _APPEND if name in seen else _OVERWRITE))
+        set_headers.append(_appended(name, value) if name in seen else _option(name, value, _OVERWRITE))
         seen.add(name)
     return pb.OkHttpResponse(
         headers=set_headers,
         headers_to_remove=mutations.remove_headers,
         query_parameters_to_remove=mutations.remove_query_parameters,
     )
+
+
+def _appended(name: str, value: str) -> pb.HeaderValueOption:
+    """A further line. ``append_action`` alone does not say so: its 0 is what Envoy takes for unset (tried, 1.40)."""
+    option = _option(name, value, _APPEND)
+    option.append.value = True
+    return option
 
 
 def _option(name: str, value: str, action: pb.HeaderValueOption.HeaderAppendAction) -> pb.HeaderValueOption:

@@ -6,7 +6,7 @@ Every one of them is about tokens, and none lets a request through that Envoy re
 import base64
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from tests.envoy.judge.arena import Verdict
@@ -32,8 +32,7 @@ def is_known(native: Verdict, own: Verdict, policies: PolicySet, case: Case) -> 
     rules = rules_of(policies.applying("RequestAuthentication"))
     several = [rule for rule in rules if _tokens(rule, case.request) > 1]
     if native.received is not None and own.received is not None:
-        theirs, ours = tuple(map(canonical, native.received)), tuple(map(canonical, own.received))
-        return _is_known_for_workload(theirs, ours, rules, several)
+        return _is_known_for_workload(native.received, own.received, rules, several)
     if own.allowed or "Jw" not in _said(own):
         return False
     symmetric = any(token.kind == SYMMETRIC for token in case.tokens)
@@ -76,11 +75,19 @@ def _is_other_word(native: str, own: str, rules: Sequence[Json], request: Reques
 def _is_known_for_workload(
     native: Sequence[str], own: Sequence[str], rules: Sequence[Json], several: Sequence[Json]
 ) -> bool:
-    """Where a header is written more than once, by several tokens or by one rule, here it has one value."""
+    """Where a header is written more than once, by several tokens or by one rule, its lines arrive joined here."""
     repeated = {name for rule in several for name in _written(rule)} | _written_twice(rules)
-    lost = [line for line in native if native.count(line) > own.count(line)]
-    gained = [line for line in own if own.count(line) > native.count(line)]
-    return not gained and all(_name(line) in repeated for line in lost)
+    return sorted(_apart(native, repeated)) == sorted(_apart(own, repeated))
+
+
+def _apart(lines: Sequence[str], names: set[str]) -> Iterator[str]:
+    """The lines, those of these names cut at each comma."""
+    for line in lines:
+        if _name(line) in names:
+            name, _, value = line.partition(": ")
+            yield from (canonical(f"{name}: {part}") for part in value.split(","))
+        else:
+            yield canonical(line)
 
 
 def _name(line: str) -> str:
