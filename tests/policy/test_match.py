@@ -252,3 +252,20 @@ def test_the_published_request_principal_patterns_of_istio() -> None:
 )
 def test_an_address_is_in_a_block_or_not_or_is_no_address(block: str, address: str, outcome: Outcome) -> None:
     assert in_network(network(block), address) is outcome
+
+
+@pytest.mark.parametrize(
+    ("pattern", "principal", "matches"),
+    [
+        ("a*c", "spiffe://td/ns/abc/sa/x", True),
+        ("a*c", "spiffe://td/ns/ac/sa/x", True),
+        ("a*c", "spiffe://td/ns/c/ns/a/sa/x", False),
+        ("a*b*c", "spiffe://td/ns/a1b2c/sa/x", True),
+        ("a*b*c", "spiffe://td/ns/a1c2b/sa/x", False),
+        ("aa*aa", "spiffe://td/ns/aaa/sa/x", False),
+        ("a", "spiffe://td/ns/b/ns/a/x", True),
+        ("a", "/ns/a/", True),
+    ],
+)
+def test_the_parts_of_a_namespace_stand_in_order_and_apart(pattern: str, principal: str, matches: bool) -> None:
+    assert namespace(pattern)(principal) is matches

@@ -349,3 +349,13 @@ def test_a_set_can_be_prepared_for_the_workloads_that_another_served() -> None:
     assert old.workloads() == new.workloads() == (APP,)
     assert list(new.for_workload(APP).engines) == [(False, Posture.STRICT, ("td",))]
     assert not old.for_workload(APP).engines
+
+
+def test_a_set_scopes_by_its_root_namespace_and_compiles_once() -> None:
+    found = PolicySet(load(authorization("{}", "mesh", ROOT_NAMESPACE)), ROOT_NAMESPACE, 1).for_workload(APP)
+    engine = found.engine(tcp=False, posture=Posture.STRICT, trust_domains=("td",))
+
+    assert [policy.meta.name for policy in found.http.allow] == ["mesh"]
+    assert found.engine(tcp=False, posture=Posture.STRICT, trust_domains=("td",)) is engine
+    assert found.engine(tcp=True, posture=Posture.STRICT, trust_domains=("td",)) is not engine
+    assert found.engine(tcp=False, posture=Posture.ISTIO, trust_domains=("td",)) is not engine
