@@ -126,9 +126,15 @@ def _lines(rule: Json, request: Request) -> list[str]:
     return [
         value
         for place in _headers(rule)
-        for name, value in request.headers
-        if name.lower() == place["name"].lower() and place.get("prefix", "") in value
+        for value in _values(place["name"].lower(), request)
+        if place.get("prefix", "") in value
     ]
+
+
+def _values(name: str, request: Request) -> list[str]:
+    """The lines of a header; Envoy joins those of `authorization` before any filter sees them."""
+    values = [value for each, value in request.headers if each.lower() == name]
+    return [",".join(values)] if values and name == "authorization" else values
 
 
 def _has(text: str, rules: Sequence[Json], request: Request) -> bool:
