@@ -787,3 +787,15 @@ def test_the_published_attribute_attacks() -> None:
         assert ("allow" if isinstance(decision, Allow) else "deny") == expect, (case, decision)
         compared += 1
     assert compared == 84
+
+
+def test_a_missing_token_is_asked_for_without_calling_it_invalid() -> None:
+    """RFC 6750 section 3.1: no error code where no token was sent; Envoy's jwt_authn does the same."""
+    rule = "jwtRules: [{issuer: 'https://i', jwks: '{\"keys\":[]}', presence: REQUIRED}]"
+    denied = decide(facts(), request_authentication(f"{{{rule}}}"))
+
+    assert isinstance(denied, Deny)
+    assert (denied.reason, denied.status, denied.body) == (Reason.TOKEN_MISSING, 401, "Jwt is missing")
+    assert denied.headers == (("www-authenticate", 'Bearer realm="https://shop.example/"'),)
+    optional = request_authentication(f"{{{rule.replace('REQUIRED', 'OPTIONAL')}}}")
+    assert isinstance(decide(facts(), optional), Allow)

@@ -83,21 +83,14 @@ def _policy(**spec: Any) -> str:
     return yaml.safe_dump(document)
 
 
-@pytest.mark.parametrize(
-    "rule",
-    [
-        {"issuer": "https://i.example", "jwksUri": "https://i.example/keys", "presence": "REQUIRED"},
-        {"issuer": "https://i.example"},
-    ],
-    ids=["presence", "OpenID discovery"],
-)
-def test_what_the_readme_says_is_not_there_yet_is_refused_and_not_ignored(rule: dict[str, str]) -> None:
+def test_what_is_misspelt_is_refused_and_not_ignored() -> None:
     sound = {"issuer": "https://i.example", "jwksUri": "https://i.example/keys"}
     assert parse({"p.yaml": _policy(kind="RequestAuthentication", jwtRules=[sound])}, None, lambda _: "").resources
+    misspelt = {**sound, "audience": ["a"]}
     with pytest.raises(PolicyError) as error:
-        parse({"p.yaml": _policy(kind="RequestAuthentication", jwtRules=[rule])}, None, lambda _: "")
+        parse({"p.yaml": _policy(kind="RequestAuthentication", jwtRules=[misspelt])}, None, lambda _: "")
 
-    assert {problem.code for problem in error.value.problems} == {Code.UNSUPPORTED}
+    assert {problem.code for problem in error.value.problems} == {Code.UNKNOWN_FIELD}
 
 
 @pytest.mark.envoy

@@ -306,7 +306,8 @@ def _peer(facts: RequestFacts, port: PortMode, mesh: Mesh) -> SpiffeId | None:
 def _unauthenticated(http: HttpRequest | None, refused: TokenRefused, generation: int) -> Deny:
     """Envoy's answer to a bad token: its text, and where to authenticate (jwt_authn/filter.cc, RFC 6750 3)."""
     realm = f"{http.scheme}://{http.host}{http.path[:_REALM_PATH]}" if http else ""
-    challenge = f'Bearer realm="{realm}", error="invalid_token"'
+    error = "" if refused.reason is Reason.TOKEN_MISSING else ', error="invalid_token"'
+    challenge = f'Bearer realm="{realm}"{error}'
     return Deny(
         reason=refused.reason,
         status=refused.status,

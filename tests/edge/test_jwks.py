@@ -7,12 +7,13 @@ import gzip
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from countersign.core.jwt_rule import RemoteKeys
 from countersign.edge.jwks import KeyFetcher
+from countersign.mesh.http_server import HttpServer, Received
 from countersign.mesh.issuer import Issuer, IssuerServer
 from countersign.tokens.keyring import SourceState
 from countersign.tokens.keys import KeySet
@@ -438,3 +439,61 @@ def test_tls_is_verified_against_the_trusted_authorities_and_the_name(tmp_path: 
         assert await outcome(localhost, tmp_path / "missing.pem") == "FileNotFoundError"
 
     run(test)
+
+
+@contextlib.contextmanager
+def discoverable(configuration: object) -> Iterator[RemoteKeys]:
+    """An issuer that publishes this OpenID configuration; `%` in it is the issuer's own address."""
+    base: list[str] = []
+
+    def answer(received: Received) -> tuple[int, bytes]:
+        if received.path == "/.well-known/openid-configuration":
+            return 200, json.dumps(configuration).replace("%", base[0]).encode()
+        return (200, json.dumps(ISSUER.jwks()).encode()) if received.path == "/keys" else (404, b"{}")
+
+    with HttpServer("issuer", ("127.0.0.1", 0), answer) as server:
+        base.append(f"http://127.0.0.1:{server.port}")
+        yield RemoteKeys(f"{base[0]}/.well-known/openid-configuration", discover=True)
+
+
+def test_an_issuer_may_say_itself_where_its_keys_are() -> None:
+    async def scenario() -> None:
+        with discoverable({"issuer": "%", "jwks_uri": "%/keys"}) as source:
+            async with fetching(source) as (_, changes):
+                await until(lambda: changes.latest(source))
+                assert changes.latest(source) == [key["kid"] for key in ISSUER.jwks()["keys"]]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("configuration", "error"),
+    [
+        ({"issuer": "%"}, "the OpenID configuration has no jwks_uri"),
+        ({"jwks_uri": 5}, "the OpenID configuration has no jwks_uri"),
+        (["jwks_uri"], "the OpenID configuration has no jwks_uri"),
+        ({"jwks_uri": "file:///etc/passwd"}, "not an http or https URL of a host without credentials"),
+        ({"jwks_uri": "%/elsewhere"}, "status 404"),
+    ],
+)
+def test_a_configuration_that_leads_to_no_keys_is_a_failure_that_is_said(configuration: object, error: str) -> None:
+    async def scenario() -> None:
+        with discoverable(configuration) as source:
+            async with fetching(source) as (fetcher, changes):
+                await until(lambda: fetcher.states()[0].failures)
+                assert fetcher.states()[0].error == error
+                assert not changes.latest(source)
+
+    asyncio.run(scenario())
+
+
+def test_a_configuration_that_is_no_json_is_a_failure() -> None:
+    async def scenario() -> None:
+        with IssuerServer(ISSUER) as server:
+            server.body = b"<html>"
+            source = RemoteKeys(server.jwks_uri, discover=True)
+            async with fetching(source) as (fetcher, _):
+                await until(lambda: fetcher.states()[0].failures)
+                assert fetcher.states()[0].error == "the OpenID configuration is not JSON"
+
+    asyncio.run(scenario())

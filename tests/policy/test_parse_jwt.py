@@ -192,11 +192,14 @@ def test_a_list_of_texts_has_texts_in_it(field: str, value: str, code: Code) -> 
     [
         (
             "issuer: i",
-            (Code.UNSUPPORTED, "OpenID discovery is not supported yet", "name the keys: `jwksUri` or `jwks`"),
+            (Code.MISSING_FIELD, "neither `jwks` nor `jwksUri`, and the issuer `i` is no URL to ask", "name the keys"),
         ),
         (f"{BASE}, jwks: x", (Code.INVALID_VALUE, "both `jwks` and `jwksUri`", "keep one of them")),
         (f"{BASE}, jwks_uri: https://b/", (Code.DUPLICATE_KEY, "both `jwksUri` and `jwks_uri`", "keep one of them")),
-        (f"{BASE}, presence: REQUIRED", (Code.UNSUPPORTED, "`presence` is not supported yet", "")),
+        (
+            f"{BASE}, presence: REQIRED",
+            (Code.INVALID_VALUE, "`presence: REQIRED`", "did you mean `REQUIRED`?"),
+        ),
         (
             f"{BASE}, from_headers: []",
             (Code.UNKNOWN_FIELD, "unknown field `from_headers` in `jwtRules`", "did you mean `fromHeaders`?"),
@@ -291,3 +294,22 @@ def test_several_rules_are_read_in_order_with_their_places() -> None:
         ("https://idp.example", "policy.yaml:5"),
         ("b", "policy.yaml:6"),
     ]
+
+
+@pytest.mark.parametrize(("members", "required"), [(BASE, False), (f"{BASE}, presence: OPTIONAL", False)])
+def test_a_token_is_not_required_unless_it_is_said(members: str, required: bool) -> None:
+    assert _rule(members).required is required
+    assert _rule(f"{BASE}, presence: REQUIRED").required is True
+
+
+@pytest.mark.parametrize("issuer", ["https://idp.example", "https://idp.example/", "http://127.0.0.1:8000"])
+def test_without_keys_the_issuer_is_asked_where_they_are(issuer: str) -> None:
+    uri = f"{issuer.removesuffix('/')}/.well-known/openid-configuration"
+
+    assert _rule(f"issuer: '{issuer}'").keys == RemoteKeys(uri, 5.0, discover=True)
+    assert _rule(f"issuer: '{issuer}', timeout: 2s").keys == RemoteKeys(uri, 2.0, discover=True)
+    assert _rule(f"issuer: '{issuer}', jwksUri: https://k/").keys == RemoteKeys("https://k/", 5.0)
+
+
+def test_without_keys_and_issuer_there_is_nobody_to_ask() -> None:
+    assert [row[0] for row in _refused_rule("audiences: [a]")] == [Code.MISSING_FIELD]

@@ -1,6 +1,7 @@
 """A whole RequestAuthentication: which token counts, or why the request is refused."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -421,3 +422,31 @@ def test_every_request_has_an_answer_and_only_the_good_token_gives_an_identity(
     if isinstance(outcome, Authenticated) and outcome.token is not None:
         assert outcome.token.subject == "alice"
         assert any(GOOD in value for _, value in [*headers, ("", parameter)])
+
+
+MISSING_401 = (Reason.TOKEN_MISSING, 401, "Jwt is missing")
+
+
+@BOTH
+def test_a_required_token_that_is_missing_refuses_the_request(posture: Posture) -> None:
+    required = replace(RULE_A, required=True)
+
+    assert refusal(judge(request(), required, posture=posture)) == MISSING_401
+    assert subject(judge(bearer(token_of(required, 1)), required, posture=posture)) is not None
+    assert subject(judge(request(), RULE_A, posture=posture)) is None
+
+
+@BOTH
+def test_a_required_token_of_one_rule_is_not_missed_where_another_rule_verifies(posture: Posture) -> None:
+    elsewhere = replace(RULE_A, from_headers=(HeaderLocation("x-other"),), required=True)
+
+    assert subject(judge(bearer(token_of(RULE_A, 1)), elsewhere, RULE_A, posture=posture)) is not None
+    assert refusal(judge(request(), elsewhere, RULE_A, posture=posture)) == MISSING_401
+    assert refusal(judge(bearer(EXPIRED), elsewhere, RULE_A, posture=posture)) != MISSING_401
+
+
+@BOTH
+def test_a_preflight_is_not_asked_for_a_required_token(posture: Posture) -> None:
+    preflight = request(("origin", "https://a.example"), ("access-control-request-method", "GET"), method="OPTIONS")
+
+    assert subject(judge(preflight, replace(RULE_A, required=True), posture=posture)) is None

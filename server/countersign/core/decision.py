@@ -31,6 +31,7 @@ class Reason(StrEnum):
     PEER_UNTRUSTED_DOMAIN = "peer-untrusted-domain"
     MTLS_REQUIRED = "mtls-required"
     # The second proof: the user.
+    TOKEN_MISSING = "token-missing"  # noqa: S105 (a reason, not a password)
     TOKEN_MALFORMED = "token-malformed"  # noqa: S105 (a reason, not a password)
     TOKEN_AMBIGUOUS = "token-ambiguous"  # noqa: S105
     TOKEN_ALGORITHM = "token-algorithm-refused"  # noqa: S105

@@ -16,10 +16,14 @@ class InlineKeys:
 
 @dataclass(frozen=True, slots=True)
 class RemoteKeys:
-    """``jwksUri``: where the issuer publishes its key set. ``timeout`` of one fetch, in seconds."""
+    """``jwksUri``: where the issuer publishes its key set. ``timeout`` of one fetch, in seconds.
+
+    With ``discover``, what is there is the issuer's OpenID configuration, which names the key set's place.
+    """
 
     uri: str
     timeout: float = 5.0
+    discover: bool = False
 
 
 KeySource = InlineKeys | RemoteKeys
@@ -58,6 +62,7 @@ class JwtRule:
     output_payload_to_header: str = ""
     output_claim_to_headers: tuple[ClaimToHeader, ...] = ()
     forward_original_token: bool = False
+    required: bool = False  # `presence: REQUIRED`
     space_delimited_claims: frozenset[str] = frozenset({"scope", "permission"})
     policy: str
     source: str

@@ -18,6 +18,7 @@ from typing import Final
 from countersign.core.jwt_rule import RemoteKeys
 from countersign.tokens.keyring import Keyring, SourceState
 from countersign.tokens.keys import MAX_TEXT, KeySet, KeySetError
+from countersign.tokens.strict_json import JsonError, loads
 
 CONNECT_TIMEOUT: Final = 2.0  # seconds; the rule's own timeout bounds the whole fetch
 
@@ -153,6 +154,8 @@ class KeyFetcher:
             if self._tls is None:
                 self._tls = await asyncio.to_thread(_prepare, self._ca_file)
             text, max_age = await _get(source.uri, self._tls)
+            if source.discover:
+                text, max_age = await _get(_discovered(text), self._tls)
         return KeySet.parse(text), max_age
 
 
@@ -198,6 +201,18 @@ def _check_address(text: str) -> None:
     address = ipaddress.ip_address(text.partition("%")[0])
     if address.is_link_local or address == _METADATA_V6:
         raise FetchError("the host has a link-local address")
+
+
+def _discovered(text: str) -> str:
+    """``jwks_uri`` of an OpenID configuration (OpenID Connect Discovery 1.0, section 3)."""
+    try:
+        document = loads(text)
+    except JsonError as error:
+        raise FetchError("the OpenID configuration is not JSON") from error
+    uri = document.get("jwks_uri") if isinstance(document, dict) else None
+    if not isinstance(uri, str):
+        raise FetchError("the OpenID configuration has no jwks_uri")
+    return uri
 
 
 async def _read(chunks: AsyncIterator[bytes]) -> bytes:

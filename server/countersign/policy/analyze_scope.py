@@ -110,7 +110,7 @@ def _check_tokens_are_required(
     surroundings: Surroundings,
     notes: Notes,
 ) -> None:
-    if not resource.rules:
+    if not resource.rules or any(rule.required for rule in resource.rules):
         return
     for policy in policies:
         if not policy.dry_run and requires_token(policy) and surroundings.may_meet(policy.meta, resource.meta):

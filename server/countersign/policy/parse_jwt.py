@@ -20,7 +20,7 @@ from countersign.policy.document import (
     read_string,
     read_strings,
 )
-from countersign.policy.problems import Code
+from countersign.policy.problems import Code, did_you_mean
 from countersign.policy.resources import Meta, RequestAuthentication
 
 _SPEC: Final = frozenset({"selector", "targetRef", "targetRefs", "jwtRules"})
@@ -28,13 +28,16 @@ _RULE: Final = frozenset(
     {
         "issuer", "audiences", "jwks", "jwksUri", "jwks_uri", "fromHeaders", "fromParams", "fromCookies",
         "outputPayloadToHeader", "outputClaimToHeaders", "forwardOriginalToken", "timeout", "spaceDelimitedClaims",
+        "presence",
     }
 )  # fmt: skip
-_UNSUPPORTED: Final = frozenset({"presence"})
+_PRESENCE: Final = frozenset({"OPTIONAL", "REQUIRED"})
+_DISCOVERY: Final = "/.well-known/openid-configuration"  # OpenID Connect Discovery 1.0, section 4
 _ALWAYS_SPLIT: Final = frozenset({"scope", "permission"})
 _HEADER_NAME: Final = re.compile(r"[-_A-Za-z0-9]+")
 _URI: Final = re.compile(r"https?://(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(?:[/?][\x21-\x7e]*)?")
 _MAX_URI: Final = 2048
+_MAX_PORT: Final = 65535
 _DURATION: Final = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,3})0*)?s|([0-9]{1,9})(ms|m|h)")
 _SECONDS: Final = {"ms": 0.001, "m": 60.0, "h": 3600.0}
 
@@ -55,18 +58,14 @@ def parse_request_authentication(
 
 def _rule(meta: Meta, node: yaml.Node, report: Report, check_jwks: CheckJwks) -> JwtRule | None:
     members = {
-        name: value
-        for name, value in read_fields(node, report, _RULE | _UNSUPPORTED, "jwtRules").items()
-        if not is_null(value)
+        name: value for name, value in read_fields(node, report, _RULE, "jwtRules").items() if not is_null(value)
     }
-    for name in _UNSUPPORTED & members.keys():
-        report.error(members[name], Code.UNSUPPORTED, f"`{name}` is not supported yet")
     reader = _Reader(members, report)
     keys = _keys(node, reader, reader.duration("timeout", 5.0), report)
     if isinstance(keys, InlineKeys) and (wrong := check_jwks(keys.jwks)):
         report.error(members["jwks"], Code.INVALID_VALUE, f"`jwks`: {wrong}", "a JSON object with a list `keys`")
     issuer = reader.text("issuer")
-    if not issuer and not isinstance(keys, RemoteKeys):
+    if not issuer and (not isinstance(keys, RemoteKeys) or keys.discover):
         report.error(
             members.get("issuer", node),
             Code.MISSING_FIELD,
@@ -86,6 +85,7 @@ def _rule(meta: Meta, node: yaml.Node, report: Report, check_jwks: CheckJwks) ->
         output_claim_to_headers=reader.claims_to_headers(),
         forward_original_token="forwardOriginalToken" in members
         and read_bool(members["forwardOriginalToken"], report, "forwardOriginalToken"),
+        required=reader.required(),
         space_delimited_claims=_ALWAYS_SPLIT | set(reader.texts("spaceDelimitedClaims")),
         policy=f"{meta.namespace}/{meta.name}",
         source=report.source(node),
@@ -104,18 +104,28 @@ def _keys(node: yaml.Node, reader: "_Reader", timeout: float, report: Report) ->
         text = read_string(members["jwks"], report, "jwks")
         return None if text is None else InlineKeys(text)
     if uri_node is None:
-        report.error(
-            node, Code.UNSUPPORTED, "OpenID discovery is not supported yet", "name the keys: `jwksUri` or `jwks`"
-        )
-        return None
+        return _discovered(node, reader, timeout, report)
     uri = read_string(uri_node, report, "jwksUri")
     if uri is None:
         return None
-    match = _URI.fullmatch(uri)
-    if match is None or len(uri) > _MAX_URI or (match[1] is not None and not 0 < int(match[1]) <= 65535):  # noqa: PLR2004
+    if not _is_uri(uri):
         report.error(uri_node, Code.INVALID_VALUE, "`jwksUri` is no http or https URL with a host", "https://host/path")
         return None
     return RemoteKeys(uri, timeout)
+
+
+def _is_uri(text: str) -> bool:
+    match = _URI.fullmatch(text)
+    return match is not None and len(text) <= _MAX_URI and (match[1] is None or 0 < int(match[1]) <= _MAX_PORT)
+
+
+def _discovered(node: yaml.Node, reader: "_Reader", timeout: float, report: Report) -> KeySource | None:
+    """Without ``jwks`` and ``jwksUri`` the issuer itself says where its keys are."""
+    issuer = reader.text("issuer")
+    if issuer and not _is_uri(issuer):
+        wrong = f"neither `jwks` nor `jwksUri`, and the issuer `{issuer}` is no URL to ask"
+        report.error(reader.members.get("issuer", node), Code.MISSING_FIELD, wrong, "name the keys")
+    return RemoteKeys(issuer.removesuffix("/") + _DISCOVERY, timeout, discover=True)
 
 
 class _Reader:
@@ -137,6 +147,13 @@ class _Reader:
             if not text:
                 self._report.error(node, Code.INVALID_VALUE, f"an empty string in `{name}`")
         return tuple(text for text, _ in items)
+
+    def required(self) -> bool:
+        text = self.text("presence")
+        if "presence" in self.members and text not in _PRESENCE:
+            wrong = f"`presence: {text}`"
+            self._report.error(self.members["presence"], Code.INVALID_VALUE, wrong, did_you_mean(text, _PRESENCE))
+        return text == "REQUIRED"
 
     def header_name(self, name: str) -> str:
         if name not in self.members:

@@ -14,10 +14,18 @@ from countersign.core.facts import HttpRequest
 from countersign.core.identity import VerifiedToken
 from countersign.core.jwt_rule import JwtRule, KeySource, RemoteKeys
 from countersign.core.posture import Posture
-from countersign.tokens.authenticate import Authenticated, Failure, TokenRefused, bounded, is_preflight, refusal
+from countersign.tokens.authenticate import (
+    Authenticated,
+    Failure,
+    KeysNeeded,
+    TokenRefused,
+    authenticate,
+    is_preflight,
+    refusal,
+)
 from countersign.tokens.jose import TokenError, UnverifiedToken, parse
 from countersign.tokens.keys import KeySet
-from countersign.tokens.locate import InCookie, InHeader, InParameter, Located, header_locations, locate
+from countersign.tokens.locate import InCookie, InHeader, InParameter, Located, header_locations
 from countersign.tokens.output import accepted, anonymous
 from countersign.tokens.verify import check_claims, split_claims, verify
 
@@ -67,27 +75,17 @@ def assume_signatures(
 
     For a request that `authenticate` has already answered with `KeysNeeded`.
     """
-    failures = []
-    for rule in rules:
-        tokens: list[tuple[Located, UnverifiedToken]] = []
-        try:
-            for place in bounded(locate(http, rule)):
-                token = parse(place.token)
-                _check(token, rule, keys.get(rule.keys), now, posture)
-                tokens.append((place, token))
-        except TokenError as error:
-            failures.append(Failure(rule, error))
-        else:
-            if tokens:
-                return Authenticated(token=_assumed(tokens[-1][1], rule), mutations=accepted(rules, rule, tokens))
-    return refusal(failures) if failures else Authenticated(token=None, mutations=anonymous(rules))
+    outcome = authenticate(http, rules, keys, now, posture, may_wait=False, verifier=_assume)
+    if isinstance(outcome, KeysNeeded):
+        raise AssertionError("asked to wait where waiting was not offered")  # noqa: TRY004 (nobody passed it)
+    return outcome
 
 
-def _check(token: UnverifiedToken, rule: JwtRule, keys: KeySet | None, now: float, posture: Posture) -> None:
-    if keys is None and isinstance(rule.keys, RemoteKeys):
-        check_claims(token, rule, now, posture)
-    else:
-        verify(token, rule, keys, now, posture)
+def _assume(token: UnverifiedToken, rule: JwtRule, keys: KeySet | None, now: float, posture: Posture) -> VerifiedToken:
+    if keys is not None or not isinstance(rule.keys, RemoteKeys):
+        return verify(token, rule, keys, now, posture)
+    check_claims(token, rule, now, posture)
+    return _assumed(token, rule)
 
 
 def _assumed(token: UnverifiedToken, rule: JwtRule) -> VerifiedToken:

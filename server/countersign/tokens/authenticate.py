@@ -4,8 +4,9 @@ Istio turns the rules into one requirement tree for Envoy (pilot/pkg/security/au
 the rules, or else for each of them that its token is missing. Here the tree is evaluated directly.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from countersign.core.decision import Mutations, PolicyRef, Reason
@@ -60,7 +61,11 @@ class Failure:
     error: TokenError
 
 
-def authenticate(
+# One token against one rule: `verify`, or what `assume` puts in its place.
+Verifier = Callable[[UnverifiedToken, JwtRule, KeySet | None, float, Posture], VerifiedToken]
+
+
+def authenticate(  # noqa: PLR0913 (a request, what is known, when, and how)
     http: HttpRequest,
     rules: tuple[JwtRule, ...],
     keys: Mapping[KeySource, KeySet],
@@ -68,13 +73,14 @@ def authenticate(
     posture: Posture,
     *,
     may_wait: bool,
+    verifier: Verifier = verify,
 ) -> Authenticated | TokenRefused | KeysNeeded:
     """Judge the request's tokens at ``now`` (seconds since the epoch) by rules that are sorted by issuer.
 
     1. a CORS preflight is not asked for a token;
     2. strict posture: one reading of the authorization header, or none;
     3. the first rule whose tokens all verify gives the identity, unless a token before it refuses the request itself;
-    4. without one, a request that carries no token at any rule's locations is anonymous;
+    4. without one, a request that carries no token at any rule's locations is anonymous, unless a rule requires one;
     5. if a key may still come and there is time, say so; else refuse with the status that Envoy would report.
     """
     if is_preflight(http):
@@ -83,25 +89,42 @@ def authenticate(
         ambiguous = _ambiguity(http, rules)
         if ambiguous is not None:
             return refusal([ambiguous])
+
+    def verify_for(rule: JwtRule) -> Callable[[UnverifiedToken], VerifiedToken]:
+        keyset = keys.get(rule.keys)
+        return partial(_verify, rule=rule, keys=keyset, now=now, posture=posture, verifier=verifier)
+
+    outcome = _by_rules(http, rules, verify_for)
+    if isinstance(outcome, Authenticated):
+        return outcome
+    sources = _awaited(outcome) if may_wait else frozenset()
+    return KeysNeeded(sources=sources) if sources else refusal(outcome)
+
+
+def _by_rules(
+    http: HttpRequest,
+    rules: tuple[JwtRule, ...],
+    verify_for: Callable[[JwtRule], Callable[[UnverifiedToken], VerifiedToken]],
+) -> Authenticated | list[Failure]:
+    """The identity by the first rule that gives one, or every reason why none does."""
     failures: list[Failure] = []
+    missing: list[Failure] = []
     parsed: dict[str, UnverifiedToken | TokenError] = {}  # rules mostly share their locations: parse once
     for rule in rules:
         located = locate(http, rule)
         if not located:
+            if rule.required:
+                missing.append(Failure(rule, TokenError(Reason.TOKEN_MISSING, "Jwt is missing")))
             continue
         try:
-            verified, tokens = _by_rule(located, rule, keys.get(rule.keys), now, posture, parsed)
+            verified, tokens = _by_rule(located, parsed, verify_for(rule))
         except _FinalError as final:
-            failures = [Failure(rule, final.error)]
-            break
+            return [Failure(rule, final.error)]
         except TokenError as error:
             failures.append(Failure(rule, error))
         else:
             return Authenticated(token=verified, mutations=accepted(rules, rule, tokens))
-    if not failures:
-        return Authenticated(token=None, mutations=anonymous(rules))
-    sources = _awaited(failures) if may_wait else frozenset()
-    return KeysNeeded(sources=sources) if sources else refusal(failures)
+    return failures or missing or Authenticated(token=None, mutations=anonymous(rules))
 
 
 class _FinalError(Exception):
@@ -114,11 +137,8 @@ class _FinalError(Exception):
 
 def _by_rule(
     located: tuple[Located, ...],
-    rule: JwtRule,
-    keys: KeySet | None,
-    now: float,
-    posture: Posture,
     parsed: dict[str, UnverifiedToken | TokenError],
+    verify_it: Callable[[UnverifiedToken], VerifiedToken],
 ) -> tuple[VerifiedToken | None, list[tuple[Located, UnverifiedToken]]]:
     """The identity by one rule, and all its tokens. Raise `TokenError`, or `_FinalError`.
 
@@ -131,7 +151,7 @@ def _by_rule(
     try:
         for place in bounded(located):
             token = _parse_once(place.token, parsed)
-            verified = _verify(token, rule, keys, now, posture)
+            verified = verify_it(token)
             tokens.append((place, token))
     except TokenError as error:
         if tokens or error.reason is Reason.TOKEN_AMBIGUOUS:
@@ -140,19 +160,23 @@ def _by_rule(
     return verified, tokens
 
 
-def _verify(token: UnverifiedToken, rule: JwtRule, keys: KeySet | None, now: float, posture: Posture) -> VerifiedToken:
+def _verify(
+    token: UnverifiedToken, *, rule: JwtRule, keys: KeySet | None, now: float, posture: Posture, verifier: Verifier
+) -> VerifiedToken:
     try:
-        return verify(token, rule, keys, now, posture)
+        return verifier(token, rule, keys, now, posture)
     except TokenError as error:
         keys_lack = error.reason in _KEYS_MAY_COME
-        if posture is Posture.STRICT and not keys_lack and _may_be_good_for_envoy(token, rule, keys, now):
+        if posture is Posture.STRICT and not keys_lack and _may_be_good_for_envoy(token, rule, keys, now, verifier):
             raise _FinalError(error) from error
         raise
 
 
-def _may_be_good_for_envoy(token: UnverifiedToken, rule: JwtRule, keys: KeySet | None, now: float) -> bool:
+def _may_be_good_for_envoy(
+    token: UnverifiedToken, rule: JwtRule, keys: KeySet | None, now: float, verifier: Verifier
+) -> bool:
     try:
-        verify(token, rule, keys, now, Posture.ISTIO)
+        verifier(token, rule, keys, now, Posture.ISTIO)
     except TokenError as error:
         return keys is None and error.reason in _KEYS_MAY_COME
     return True
