@@ -15,11 +15,11 @@ from countersign.edge.grpc_server import GrpcServer
 from countersign.edge.jwks import KeyFetcher
 from countersign.edge.policy_files import changes, digest, parse_files, read_files
 from countersign.edge.probes import Probes
-from countersign.policy.analyze import Written, analyze
+from countersign.policy.analysis.analyze import Written, analyze
+from countersign.policy.analysis.surroundings import Surroundings
 from countersign.policy.problems import PolicyError, Problem
 from countersign.policy.resources import Resources
 from countersign.policy.scope import PolicySet
-from countersign.policy.surroundings import Surroundings
 from countersign.settings import Settings
 from countersign.tokens.keys import KeySet
 

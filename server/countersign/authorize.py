@@ -26,10 +26,10 @@ from countersign.core.posture import Posture
 from countersign.core.remote_ip import remote_ip
 from countersign.core.spiffe import SpiffeId
 from countersign.policy.compile import CompiledPolicies
-from countersign.policy.evidence import Evidence
 from countersign.policy.resources import MtlsMode
 from countersign.policy.scope import PolicySet, PortMode, WorkloadPolicies
 from countersign.policy.spec import Evaluation, evaluate
+from countersign.policy.terms.evidence import Evidence
 from countersign.policy.workload import Workload, WorkloadError, find_workload
 from countersign.tokens.authenticate import Authenticated, KeysNeeded, TokenRefused, authenticate
 from countersign.tokens.forwarded import forwarded

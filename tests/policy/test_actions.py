@@ -10,9 +10,9 @@ from countersign.core.decision import AllowReason, Reason
 from countersign.core.facts import Endpoint, RequestFacts
 from countersign.core.posture import Posture
 from countersign.policy.actions import PoliciesByAction, by_action, on_tcp
-from countersign.policy.evidence import Evidence
 from countersign.policy.resources import Action, AuthorizationPolicy, Rule
 from countersign.policy.spec import custom, evaluate
+from countersign.policy.terms.evidence import Evidence
 
 from tests.support import vectors
 from tests.support.requests import authorization, evidence, load, scoped

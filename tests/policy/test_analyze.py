@@ -6,11 +6,11 @@ from typing import Any, Final
 
 import pytest
 from countersign.core.posture import Posture
-from countersign.policy.analyze import Written, analyze
-from countersign.policy.notes import Notes
+from countersign.policy.analysis.analyze import Written, analyze
+from countersign.policy.analysis.notes import Notes
+from countersign.policy.analysis.surroundings import Surroundings
 from countersign.policy.parse import parse
 from countersign.policy.problems import Code, Problem, Severity
-from countersign.policy.surroundings import Surroundings
 from countersign.policy.workload import Workload
 
 RULE_LINE: Final = 7

@@ -5,11 +5,11 @@ from typing import Any, Final
 import pytest
 from countersign.core.facts import Endpoint, RequestFacts
 from countersign.core.posture import Posture
-from countersign.policy.attributes import ATTRIBUTES, CONDITION_KEYS, OPERATION_FIELDS, SOURCE_FIELDS
-from countersign.policy.evidence import Evidence
 from countersign.policy.match import Outcome
 from countersign.policy.resources import Action
 from countersign.policy.spec import evaluate
+from countersign.policy.terms.attributes import ATTRIBUTES, CONDITION_KEYS, OPERATION_FIELDS, SOURCE_FIELDS
+from countersign.policy.terms.evidence import Evidence
 
 from tests.support.requests import authorization, evidence, facts, scoped, token
 

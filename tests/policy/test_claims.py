@@ -6,9 +6,9 @@ from typing import Any, Final
 import pytest
 from countersign.core.decision import AllowReason
 from countersign.core.facts import Endpoint, RequestFacts
-from countersign.policy.evidence import Evidence
 from countersign.policy.match import Outcome
 from countersign.policy.spec import evaluate
+from countersign.policy.terms.evidence import Evidence
 
 from tests.support import vectors
 from tests.support.requests import authorization, evidence, load, scoped, token

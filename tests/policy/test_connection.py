@@ -5,9 +5,9 @@ from typing import Any, Final
 import pytest
 from countersign.core.facts import Endpoint, RequestFacts
 from countersign.core.posture import Posture
-from countersign.policy.evidence import Evidence
 from countersign.policy.match import Outcome
 from countersign.policy.spec import evaluate
+from countersign.policy.terms.evidence import Evidence
 from countersign.policy.trace import RuleTrace
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct

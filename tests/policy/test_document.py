@@ -2,7 +2,8 @@
 
 import pytest
 import yaml
-from countersign.policy.document import (
+from countersign.policy.problems import Code, Position, Severity
+from countersign.policy.reading.document import (
     MAX_TEXT,
     Report,
     describe,
@@ -15,7 +16,6 @@ from countersign.policy.document import (
     read_string_map,
     read_strings,
 )
-from countersign.policy.problems import Code, Position, Severity
 
 
 def _report(text: str) -> Report:

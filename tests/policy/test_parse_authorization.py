@@ -3,10 +3,10 @@
 from typing import Final
 
 import pytest
-from countersign.policy.attributes import OPERATION_FIELDS, SOURCE_FIELDS
 from countersign.policy.parse import parse
 from countersign.policy.problems import Code, PolicyError, Problem, Severity
 from countersign.policy.resources import Action, AuthorizationPolicy, Rule, Term
+from countersign.policy.terms.attributes import OPERATION_FIELDS, SOURCE_FIELDS
 
 from tests.support import vectors
 from tests.support.requests import authorization, load

@@ -5,9 +5,9 @@ from typing import Final
 
 import pytest
 from countersign.core.spiffe import SpiffeId
-from countersign.policy.evidence import Evidence
 from countersign.policy.match import Outcome
 from countersign.policy.spec import evaluate
+from countersign.policy.terms.evidence import Evidence
 
 from tests.support import vectors
 from tests.support.requests import authorization, evidence, load, scoped

@@ -7,10 +7,10 @@ from typing import Final
 import pytest
 from countersign.core.decision import AllowReason, Reason
 from countersign.core.posture import Posture
-from countersign.policy.evidence import Evidence
 from countersign.policy.match import Outcome
 from countersign.policy.resources import Action
 from countersign.policy.spec import Evaluation, custom, evaluate
+from countersign.policy.terms.evidence import Evidence
 
 from tests.support.requests import authorization, evidence, facts, scoped, token
 

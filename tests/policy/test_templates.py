@@ -8,7 +8,7 @@ import pytest
 from countersign.core.posture import Posture
 from countersign.policy.match import Outcome
 from countersign.policy.spec import evaluate
-from countersign.policy.templates import check_template, is_template, template
+from countersign.policy.terms.templates import check_template, is_template, template
 
 from tests.support import vectors
 from tests.support.requests import authorization, evidence, facts, scoped

@@ -9,10 +9,10 @@ from countersign.core.posture import Posture
 from countersign.core.spiffe import SpiffeId, SpiffeIdError
 from countersign.policy.actions import by_action
 from countersign.policy.compile import CompiledPolicies
-from countersign.policy.evidence import Evidence
 from countersign.policy.index import FEW, RuleIndex
 from countersign.policy.resources import AuthorizationPolicy, Meta, Rule, Term
 from countersign.policy.spec import custom, evaluate
+from countersign.policy.terms.evidence import Evidence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

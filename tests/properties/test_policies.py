@@ -10,11 +10,11 @@ from countersign.core.identity import Identity, VerifiedToken
 from countersign.core.posture import Posture
 from countersign.core.remote_ip import remote_ip
 from countersign.core.spiffe import SpiffeId, SpiffeIdError
-from countersign.policy.attributes import ATTRIBUTES
-from countersign.policy.evidence import Evidence
 from countersign.policy.resources import Action, AuthorizationPolicy
 from countersign.policy.scope import PolicySet, scope
 from countersign.policy.spec import Evaluation, custom, evaluate
+from countersign.policy.terms.attributes import ATTRIBUTES
+from countersign.policy.terms.evidence import Evidence
 from countersign.policy.workload import Workload
 from hypothesis import given, settings
 from hypothesis import strategies as st

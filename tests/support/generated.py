@@ -6,8 +6,8 @@ from typing import Any, Final
 from countersign.core.facts import Endpoint, Headers, HttpRequest, RequestFacts
 from countersign.core.identity import VerifiedToken
 from countersign.core.jwt_rule import JwtRule
-from countersign.policy.attributes import ATTRIBUTES, SOURCE_FIELDS
 from countersign.policy.resources import Action, AuthorizationPolicy, Clause, Meta, Resources, Rule, Term
+from countersign.policy.terms.attributes import ATTRIBUTES, SOURCE_FIELDS
 from hypothesis import strategies as st
 
 PATHS: Final = ("/", "/a", "/a/b", "/admin", "//admin", "/a/../admin", "/%61dmin", "/admin;x", "/admin?a=/a", "/a%2fb")

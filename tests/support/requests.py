@@ -9,10 +9,10 @@ from countersign.core.facts import Endpoint, Headers, HttpRequest, RequestFacts
 from countersign.core.identity import Identity, VerifiedToken
 from countersign.core.posture import Posture
 from countersign.core.spiffe import SpiffeId
-from countersign.policy.evidence import Evidence
 from countersign.policy.parse import parse
 from countersign.policy.resources import Resources
 from countersign.policy.scope import PolicySet, WorkloadPolicies, scope
+from countersign.policy.terms.evidence import Evidence
 from countersign.policy.workload import Workload
 from countersign.tokens.authenticate import KeysNeeded
 

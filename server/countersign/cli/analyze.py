@@ -12,10 +12,10 @@ from countersign.cli.problem_formats import FORMATS, count
 from countersign.core.posture import Posture
 from countersign.core.spiffe import is_trust_domain
 from countersign.edge.policy_files import parse_files, read_files
-from countersign.policy.analyze import Written, analyze
+from countersign.policy.analysis.analyze import Written, analyze
+from countersign.policy.analysis.surroundings import Surroundings
 from countersign.policy.parse import errors_in
 from countersign.policy.problems import PolicyError, Problem
-from countersign.policy.surroundings import Surroundings
 from countersign.policy.workload import Workload
 from countersign.tokens.keys import KeySet
 

@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 from countersign.core.facts import RequestFacts
-from countersign.policy.evidence import ABSENT
+from countersign.policy.terms.evidence import ABSENT
 
 _JWS: Final = re.compile(r"ey[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?")
 _REALM: Final = re.compile(r"\?[^\"]*")

@@ -7,7 +7,7 @@ from typing import Final
 
 from countersign.cli.conceal import printable, without_tokens
 from countersign.cli.explanation import Explanation, Field, Place, RuleLine
-from countersign.policy.evidence import ABSENT
+from countersign.policy.terms.evidence import ABSENT
 
 _RED, _GREEN, _YELLOW, _BOLD, _DIM = "31", "32", "33", "1", "2"
 _COLOURS: Final = {

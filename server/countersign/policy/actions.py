@@ -7,8 +7,8 @@ everything else.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from countersign.policy.attributes import ATTRIBUTES
 from countersign.policy.resources import Action, AuthorizationPolicy, Clause, Rule
+from countersign.policy.terms.attributes import ATTRIBUTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

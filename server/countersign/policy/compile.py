@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from countersign.core.decision import AllowReason, DryRun, PolicyRef, Reason
 from countersign.core.posture import Posture
 from countersign.policy.actions import PoliciesByAction
-from countersign.policy.attributes import ATTRIBUTES
-from countersign.policy.evidence import Context, Evidence, Judge
 from countersign.policy.index import FEW, RuleIndex
 from countersign.policy.match import Outcome, negate
 from countersign.policy.resources import AuthorizationPolicy, Clause, Rule, Term
 from countersign.policy.spec import in_order
+from countersign.policy.terms.attributes import ATTRIBUTES
+from countersign.policy.terms.evidence import Context, Evidence, Judge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from countersign.policy.evidence import Evidence
 from countersign.policy.lookups import LOOKUPS, Lookup, Texts, filed_under
 from countersign.policy.resources import Clause, Rule
+from countersign.policy.terms.evidence import Evidence
 
 FEW: Final = 8  # rules that are asked sooner than looked up
 

@@ -10,10 +10,10 @@ from typing import Final
 
 from countersign.core import hosts, paths
 from countersign.core.facts import is_readable
-from countersign.policy.evidence import Evidence
 from countersign.policy.match import expand_trust_domain, network
 from countersign.policy.resources import Term
-from countersign.policy.templates import is_template
+from countersign.policy.terms.evidence import Evidence
+from countersign.policy.terms.templates import is_template
 
 Texts = tuple[str, ...]
 Lookup = Callable[[Evidence], Texts | None]

@@ -11,7 +11,8 @@ from typing import Final
 
 import yaml
 
-from countersign.policy.document import (
+from countersign.policy.problems import Code, PolicyError, Position, Problem, Severity, did_you_mean
+from countersign.policy.reading.document import (
     Report,
     describe,
     documents,
@@ -20,11 +21,10 @@ from countersign.policy.document import (
     read_list,
     read_string,
 )
-from countersign.policy.parse_authorization import parse_authorization_policy
-from countersign.policy.parse_jwt import CheckJwks, parse_request_authentication
-from countersign.policy.parse_mtls import parse_peer_authentication
-from countersign.policy.parse_scope import read_dry_run, read_selector, read_targets
-from countersign.policy.problems import Code, PolicyError, Position, Problem, Severity, did_you_mean
+from countersign.policy.reading.parse_authorization import parse_authorization_policy
+from countersign.policy.reading.parse_jwt import CheckJwks, parse_request_authentication
+from countersign.policy.reading.parse_mtls import parse_peer_authentication
+from countersign.policy.reading.parse_scope import read_dry_run, read_selector, read_targets
 from countersign.policy.resources import (
     AuthorizationPolicy,
     Meta,

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 
 from countersign.core.decision import AllowReason, DryRun, PolicyRef, Reason
 from countersign.policy.actions import PoliciesByAction
-from countersign.policy.attributes import ATTRIBUTES
-from countersign.policy.evidence import Context, Evidence
 from countersign.policy.match import Outcome, both, either, negate
 from countersign.policy.resources import AuthorizationPolicy, Clause, Rule, Term
+from countersign.policy.terms.attributes import ATTRIBUTES
+from countersign.policy.terms.evidence import Context, Evidence
 from countersign.policy.trace import RuleTrace, TermTrace, nearest
 
 

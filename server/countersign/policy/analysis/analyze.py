@@ -12,14 +12,14 @@ from ipaddress import ip_address
 from typing import Final
 
 from countersign.core.jwt_rule import JwtRule, KeySource, RemoteKeys
-from countersign.policy.analyze_rules import check_rule
-from countersign.policy.analyze_scope import check_scopes, is_ignored
-from countersign.policy.analyze_values import check_values
-from countersign.policy.findings import Context
-from countersign.policy.notes import Notes
+from countersign.policy.analysis.analyze_rules import check_rule
+from countersign.policy.analysis.analyze_scope import check_scopes, is_ignored
+from countersign.policy.analysis.analyze_values import check_values
+from countersign.policy.analysis.findings import Context
+from countersign.policy.analysis.notes import Notes
+from countersign.policy.analysis.surroundings import Surroundings
 from countersign.policy.problems import Code, Problem
 from countersign.policy.resources import AuthorizationPolicy, PeerAuthentication, RequestAuthentication, Resources
-from countersign.policy.surroundings import Surroundings
 
 _PLAIN_HTTP: Final = re.compile(r"http://(\[[^\]]*\]|[^/:?]*).*", re.DOTALL)
 

@@ -11,7 +11,8 @@ from typing import Final
 import yaml
 
 from countersign.core.jwt_rule import ClaimToHeader, HeaderLocation, InlineKeys, JwtRule, KeySource, RemoteKeys
-from countersign.policy.document import (
+from countersign.policy.problems import Code, did_you_mean
+from countersign.policy.reading.document import (
     Report,
     is_null,
     read_bool,
@@ -20,7 +21,6 @@ from countersign.policy.document import (
     read_string,
     read_strings,
 )
-from countersign.policy.problems import Code, did_you_mean
 from countersign.policy.resources import Meta, RequestAuthentication
 
 _SPEC: Final = frozenset({"selector", "targetRef", "targetRefs", "jwtRules"})

@@ -10,7 +10,7 @@ from typing import Final
 
 from countersign.core import hosts, paths
 from countersign.core.posture import Posture
-from countersign.policy.findings import Context, Finding, literal_asterisk
+from countersign.policy.analysis.findings import Context, Finding, literal_asterisk
 from countersign.policy.match import wildcard
 from countersign.policy.problems import Code
 from countersign.policy.resources import Action, Term

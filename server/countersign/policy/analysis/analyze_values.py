@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Final
 
-from countersign.policy import analyze_http, analyze_identity
-from countersign.policy.findings import Check, Context, Finding, literal_asterisk
-from countersign.policy.notes import Notes
+from countersign.policy.analysis import analyze_http, analyze_identity
+from countersign.policy.analysis.findings import Check, Context, Finding, literal_asterisk
+from countersign.policy.analysis.notes import Notes
 from countersign.policy.resources import Action, Rule, Term
 
 # Not here: `namespaces` (an inner `*` works), addresses, ports and service accounts (checked when they are parsed).

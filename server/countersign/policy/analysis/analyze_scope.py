@@ -10,8 +10,9 @@ from itertools import combinations
 from typing import Final
 
 from countersign.core.jwt_rule import JwtRule
-from countersign.policy.analyze_rules import requires_token
-from countersign.policy.notes import Notes
+from countersign.policy.analysis.analyze_rules import requires_token
+from countersign.policy.analysis.notes import Notes
+from countersign.policy.analysis.surroundings import Surroundings
 from countersign.policy.problems import Code
 from countersign.policy.resources import (
     AuthorizationPolicy,
@@ -20,7 +21,6 @@ from countersign.policy.resources import (
     RequestAuthentication,
     Resources,
 )
-from countersign.policy.surroundings import Surroundings
 
 _Resource = PeerAuthentication | RequestAuthentication | AuthorizationPolicy
 _REQUIRE: Final = 'an ALLOW rule with `requestPrincipals`, or a DENY rule with `notRequestPrincipals: ["*"]`'

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from countersign.policy.analysis.surroundings import Surroundings
 from countersign.policy.problems import Code
 from countersign.policy.resources import Action, Term
-from countersign.policy.surroundings import Surroundings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

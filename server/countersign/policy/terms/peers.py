@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from countersign.policy.evidence import ABSENT, Attribute, Check, Context, Evidence, Judge, any_test, matched
 from countersign.policy.match import Outcome, expand_trust_domain, namespace, wildcard
 from countersign.policy.resources import Term
+from countersign.policy.terms.evidence import ABSENT, Attribute, Check, Context, Evidence, Judge, any_test, matched
 
 _MAX_SERVICE_ACCOUNT: Final = 320  # Istio's limit of one value
 _PRINCIPAL: Final = "spiffe://"

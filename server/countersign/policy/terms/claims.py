@@ -6,9 +6,9 @@ Source: Istio pilot/pkg/security/authz/model (requestPrincipalGenerator, request
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from countersign.policy.evidence import ABSENT, Attribute, Context, Evidence, Judge, any_test, matched
 from countersign.policy.match import Outcome, request_principal, wildcard
 from countersign.policy.resources import Term
+from countersign.policy.terms.evidence import ABSENT, Attribute, Context, Evidence, Judge, any_test, matched
 
 
 def _request_principal(term: Term, _: Context) -> Judge:

@@ -10,10 +10,10 @@ from typing import Final
 from countersign.core import hosts, paths
 from countersign.core.facts import Headers, HttpRequest, is_readable
 from countersign.core.posture import Posture
-from countersign.policy.evidence import ABSENT, Attribute, Context, Evidence, Got, Judge, any_test, matched
 from countersign.policy.match import Outcome, agree, present_or_wildcard, wildcard
 from countersign.policy.resources import Action, Term
-from countersign.policy.templates import check_template, is_template, template
+from countersign.policy.terms.evidence import ABSENT, Attribute, Context, Evidence, Got, Judge, any_test, matched
+from countersign.policy.terms.templates import check_template, is_template, template
 
 
 def _method(term: Term, _: Context) -> Judge:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from countersign.core.posture import Posture
-from countersign.policy.evidence import ABSENT, Attribute, Context, Evidence, Judge, any_test, matched
 from countersign.policy.match import Outcome, either, in_network, network, wildcard
 from countersign.policy.resources import Term
+from countersign.policy.terms.evidence import ABSENT, Attribute, Context, Evidence, Judge, any_test, matched
 
 _MAX_PORT: Final = 65535
 _PORT: Final = re.compile(r"[0-9]{1,5}")

@@ -8,8 +8,8 @@ from typing import Final
 
 import yaml
 
-from countersign.policy.document import Report, is_null, read_fields, read_string
 from countersign.policy.problems import Code, did_you_mean
+from countersign.policy.reading.document import Report, is_null, read_fields, read_string
 from countersign.policy.resources import Meta, MtlsMode, PeerAuthentication
 
 _SPEC: Final = frozenset({"selector", "mtls", "portLevelMtls"})

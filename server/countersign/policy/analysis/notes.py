@@ -10,8 +10,8 @@ from typing import Final
 
 import yaml
 
-from countersign.policy.document import Report
 from countersign.policy.problems import Code, Position, Problem
+from countersign.policy.reading.document import Report
 
 _Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Scalar = tuple[int, int, str]  # line, column, value

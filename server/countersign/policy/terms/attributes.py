@@ -7,8 +7,8 @@ Source: security.istio.io AuthorizationPolicy: Source, Operation, Condition; ist
 from collections.abc import Mapping
 from typing import Final
 
-from countersign.policy import claims, connection, http, peers
-from countersign.policy.evidence import Attribute
+from countersign.policy.terms import claims, connection, http, peers
+from countersign.policy.terms.evidence import Attribute
 
 EXPERIMENTAL: Final = "experimental.envoy.filters"  # `.<filter>[<key>]` follows
 

@@ -8,7 +8,10 @@ from typing import Final
 
 import yaml
 
-from countersign.policy.attributes import (
+from countersign.policy.problems import Code, did_you_mean
+from countersign.policy.reading.document import Report, is_null, read_fields, read_list, read_string, read_strings
+from countersign.policy.resources import Action, AuthorizationPolicy, Clause, Meta, Rule, Term
+from countersign.policy.terms.attributes import (
     ATTRIBUTES,
     CONDITION_KEYS,
     EXPERIMENTAL,
@@ -16,9 +19,6 @@ from countersign.policy.attributes import (
     OPERATION_FIELDS,
     SOURCE_FIELDS,
 )
-from countersign.policy.document import Report, is_null, read_fields, read_list, read_string, read_strings
-from countersign.policy.problems import Code, did_you_mean
-from countersign.policy.resources import Action, AuthorizationPolicy, Clause, Meta, Rule, Term
 
 _SPEC: Final = frozenset({"selector", "targetRef", "targetRefs", "action", "rules", "provider"})
 _MAX_RULES: Final = 512

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from countersign.core.spiffe import SpiffeId, SpiffeIdError
-from countersign.policy.findings import Context, Finding, is_exact, literal_asterisk, without_wildcard
+from countersign.policy.analysis.findings import Context, Finding, is_exact, literal_asterisk, without_wildcard
 from countersign.policy.match import wildcard
 from countersign.policy.problems import Code, did_you_mean
 from countersign.policy.resources import Term

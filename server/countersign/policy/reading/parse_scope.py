@@ -8,8 +8,8 @@ from typing import Final
 
 import yaml
 
-from countersign.policy.document import Report, is_null, read_fields, read_list, read_string, read_string_map
 from countersign.policy.problems import Code
+from countersign.policy.reading.document import Report, is_null, read_fields, read_list, read_string, read_string_map
 from countersign.policy.resources import TargetRef
 
 _MAX_TARGETS: Final = 16

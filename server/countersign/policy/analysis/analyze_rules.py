@@ -7,7 +7,7 @@ a DENY rule loses its HTTP fields and grows); istio/istio issues 24845, 29710 an
 from collections.abc import Iterator
 from typing import Final
 
-from countersign.policy.notes import Notes
+from countersign.policy.analysis.notes import Notes
 from countersign.policy.problems import Code
 from countersign.policy.resources import Action, AuthorizationPolicy, Clause, Rule, Term
 
