@@ -638,3 +638,18 @@ def test_keys_that_cannot_verify_are_told() -> None:
         (Code.UNUSABLE_KEY, 6, "a key of issuer `a` is put aside: number 1, `k`, too short")
     ]
     assert found() == []
+
+
+@pytest.mark.parametrize(("group", "kind"), [("''", "Service"), ("gateway.networking.k8s.io", "GatewayClass")])
+def test_a_policy_for_what_only_waypoints_serve_applies_to_nothing(group: str, kind: str) -> None:
+    def policy(group: str, kind: str) -> str:
+        target = f"{{group: {group}, kind: {kind}, name: n}}"
+        rules = "[{to: [{operation: {ports: ['80']}}]}]"
+        return _resource(
+            "AuthorizationPolicy", "p", "apps", f"{{targetRefs: [{target}], action: DENY, rules: {rules}}}"
+        )
+
+    problem = _only(policy(group, kind))
+    assert problem.code == Code.INEFFECTIVE_POLICY
+    assert f"is for a {kind}, which is a target of waypoints: here it applies to nothing" in problem.message
+    assert _found(policy("gateway.networking.k8s.io", "Gateway")) == []

@@ -74,3 +74,14 @@ def test_the_authority_is_compared_in_its_case_as_in_istio() -> None:
     for posture in Posture:
         assert _outcome(":authority", "shop.example", facts(host="Shop.example"), posture, Action.ALLOW) is NO
         assert _outcome(":authority", "Shop.example", facts(host="Shop.example"), posture, Action.ALLOW) is YES
+
+
+def test_lines_of_a_header_are_joined_by_a_comma_alone() -> None:
+    rule = "{when: [{key: 'request.headers[x-role]', values: ['a,b']}]}"
+    allow = scoped(authorization(f"{{rules: [{rule}]}}")).http
+    deny = scoped(authorization(f"{{action: DENY, rules: [{rule}]}}")).http
+    twice, once = evidence(facts(("x-role", "a"), ("x-role", "b"))), evidence(facts(("x-role", "a,b")))
+
+    assert evaluate(deny, twice).outcome == evaluate(deny, once).outcome == "deny-rule-matched"
+    assert evaluate(allow, twice).outcome == "no-allow-rule-matched"
+    assert evaluate(allow, once).outcome == "allow-rule-matched"

@@ -269,3 +269,16 @@ def test_an_address_is_in_a_block_or_not_or_is_no_address(block: str, address: s
 )
 def test_the_parts_of_a_namespace_stand_in_order_and_apart(pattern: str, principal: str, matches: bool) -> None:
     assert namespace(pattern)(principal) is matches
+
+
+@pytest.mark.parametrize(
+    ("pattern", "subject", "matches"),
+    [("i/abc*", "abcd", True), ("i/abc*", "abc", True), ("i/abc*", "abd", False), ("i/abc*", "a", False)],
+)
+def test_a_subjects_prefix_counts_to_its_last_character(pattern: str, subject: str, matches: bool) -> None:
+    assert request_principal(pattern)(("i", subject)) is matches
+
+
+def test_the_first_place_where_a_part_fits_leaves_most_room_for_the_next() -> None:
+    assert namespace("a*c")("spiffe://td/ns/ac/ns/a/x")
+    assert not namespace("a*c")("spiffe://td/ns/b/ns/a/x")

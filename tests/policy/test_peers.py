@@ -160,3 +160,11 @@ def test_the_published_trust_domain_values_of_istio() -> None:
                 load(text)
         else:
             assert load(text).authorization_policies
+
+
+def test_each_of_several_trust_domains_counts() -> None:
+    seen = evidence(peer=WEB)
+
+    assert _outcome(_source("trustDomains", "cluster.local", "other"), seen) is YES
+    assert _outcome(_source("trustDomains", "other", "cluster.local"), seen) is YES
+    assert _outcome(_source("trustDomains", "other", "another"), seen) is NO

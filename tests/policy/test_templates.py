@@ -122,3 +122,9 @@ def test_the_published_literals_of_templates() -> None:
     for case in vectors.yaml_file("istio/unit-cases.yaml")["path_template_literal"]:
         if case["name"] != "invalid - slash":
             assert (check_template(f"/{{*}}/{case['glob']}") == "") is case["expected"], case
+
+
+@pytest.mark.parametrize("value", ["/a/{*}/{b", "/a/{*}/b}", "/{*}/{", "/{**}/}"])
+def test_a_single_brace_in_a_template_is_an_error(value: str) -> None:
+    assert check_template(value) == "{*} and {**} stand for whole segments"
+    assert check_template("/a/{*}/b") == ""

@@ -180,3 +180,10 @@ def test_an_empty_workload_allows_and_an_empty_allow_denies() -> None:
 
     assert nothing.evaluate(evidence()).outcome == "no-allow-policy-applies"
     assert denies.evaluate(evidence()).outcome == "no-allow-rule-matched"
+
+
+def test_a_suffix_longer_than_the_request_is_passed_over() -> None:
+    rules = _rules("operation.path", [f"*/{n}/quite/long" for n in range(20)])
+
+    assert list(RuleIndex(rules, ()).candidates(evidence(facts(path="/3")))) == []
+    assert list(RuleIndex(rules, ()).candidates(evidence(facts(path="/x/3/quite/long")))) == [3]

@@ -31,6 +31,9 @@ def check_scopes(resources: Resources, surroundings: Surroundings, notes: Notes)
     _check_workloads(resources, surroundings, notes)
     _check_peers(resources.peer_authentications, surroundings, notes)
     _check_issuers(resources.request_authentications, surroundings, notes)
+    attachable: tuple[_Resource, ...] = (*resources.request_authentications, *resources.authorization_policies)
+    for each in attachable:
+        _check_targets(each, notes)
     for resource in resources.request_authentications:
         _check_tokens_are_required(resource, resources.authorization_policies, surroundings, notes)
 
@@ -38,6 +41,20 @@ def check_scopes(resources: Resources, surroundings: Surroundings, notes: Notes)
 def is_ignored(peer: PeerAuthentication, surroundings: Surroundings) -> bool:
     """Whether Istio passes over it: a selector means nothing in the root namespace."""
     return bool(peer.meta.selector) and peer.meta.namespace == surroundings.root_namespace
+
+
+def _check_targets(resource: _Resource, notes: Notes) -> None:
+    """Services and gateway classes are targets of Istio's waypoints, and there are none here."""
+    targets = resource.meta.targets
+    if targets and all(target.kind != "Gateway" for target in targets):
+        kinds = ", ".join(dict.fromkeys(target.kind for target in targets))
+        message = f"{_named(resource)} is for a {kinds}, which is a target of waypoints: here it applies to nothing"
+        notes.warn(
+            resource.meta.source,
+            Code.INEFFECTIVE_POLICY,
+            message,
+            "pick workloads with `selector`, or target a Gateway",
+        )
 
 
 def _check_workloads(resources: Resources, surroundings: Surroundings, notes: Notes) -> None:
