@@ -187,3 +187,12 @@ def test_a_suffix_longer_than_the_request_is_passed_over() -> None:
 
     assert list(RuleIndex(rules, ()).candidates(evidence(facts(path="/3")))) == []
     assert list(RuleIndex(rules, ()).candidates(evidence(facts(path="/x/3/quite/long")))) == [3]
+
+
+def test_a_trust_domain_called_ns_hides_no_namespace_from_the_index() -> None:
+    """Istio's pattern is matched against the whole ID, in which the trust domain stands behind a slash too."""
+    index = RuleIndex(_rules("source.namespace", [f"n{n}" for n in range(20)]), ("ns",))
+
+    assert list(index.candidates(evidence(peer="spiffe://ns/n7/x"))) == [7]
+    assert list(index.candidates(evidence(peer="spiffe://td/ns/n7/sa/x"))) == [7]
+    assert list(index.candidates(evidence(peer="spiffe://td/n7/x"))) == []

@@ -86,7 +86,7 @@ def _namespace(evidence: Evidence) -> Texts | None:
     peer = evidence.identity.peer
     if peer is None:
         return ()
-    parts = peer.path.split("/")
+    parts = str(peer).split("/")
     return tuple(parts[i + 1] for i in range(1, len(parts) - 2) if parts[i] == "ns")
 
 
