@@ -11,12 +11,17 @@ import yaml
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 
-def text(path: str) -> str:
-    """The text of a file, or a skipped test."""
+def locate(path: str) -> Path:
+    """A file or directory, or a skipped test."""
     folder = os.environ.get("COUNTERSIGN_DATA")
     if not folder:
         pytest.skip("COUNTERSIGN_DATA does not name the folder of the test vectors")
-    return (ROOT / folder / path).read_text(encoding="utf-8")
+    return ROOT / folder / path
+
+
+def text(path: str) -> str:
+    """The text of a file, or a skipped test."""
+    return locate(path).read_text(encoding="utf-8")
 
 
 def json_file(path: str) -> Any:

@@ -11,7 +11,8 @@ from typing import Final
 
 from tests.envoy.judge import jwt_authn
 from tests.envoy.judge.matchers import Json
-from tests.envoy.judge.translate import Target, filters
+from tests.envoy.judge.rules import Target
+from tests.envoy.judge.translate import filters
 from tests.envoy.judge.trust import Mesh, applying
 
 MESH: Final = Mesh(trust_domain="cluster.local", aliases=("old.example",), root_namespace="istio-system")

@@ -46,6 +46,19 @@ def header(name: str, value: str, *, ignore_case: bool = False) -> Json:
     return {"header": {"name": name, "stringMatch": match}}
 
 
+def host_as_regex(value: str) -> Json:
+    """A host for proxies that can ignore case in regular expressions only."""
+    if value == "*":
+        return header(":authority", value)
+    if value.startswith("*"):
+        regex = f".*{quote(value[1:])}"
+    elif value.endswith("*"):
+        regex = f"{quote(value[:-1])}.*"
+    else:
+        regex = quote(value)
+    return {"header": {"name": ":authority", "safeRegexMatch": {"regex": f"(?i){regex}"}}}
+
+
 def path(value: str) -> Json:
     """The path without its query: a string, or a template of ``{*}`` and ``{**}``."""
     if "{*}" not in value and "{**}" not in value:
