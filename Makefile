@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup demo test differential lint format protos clean
+.PHONY: help setup demo test differential fuzz lint format protos clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -28,6 +28,10 @@ test: setup  ## every test, the real Envoy included
 
 differential: setup  ## SEED=1 PAIRS=50000: random policies and requests, the real Envoy is the judge
 	$(BIN)/python -m tests.envoy.judge.run --seed $(or $(SEED),1) --pairs $(or $(PAIRS),50000)
+
+fuzz: setup  ## SECONDS=60 or EXECS=10000000: the parsers under coverage-guided fuzzing
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz.run --seconds $(or $(SECONDS),60) --execs $(or $(EXECS),0) $(ARGS)
 
 lint: setup  ## ruff, mypy strict, import contracts, compose schema, hadolint
 	$(BIN)/ruff check .
