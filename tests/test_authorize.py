@@ -342,15 +342,50 @@ def test_no_labels_said_by_the_route_are_no_labels() -> None:
     _denied(decide(request, _guarded("from-settings"), SETTINGS), Reason.DENY_RULE_MATCHED, FORBIDDEN)
 
 
-def test_the_gateway_is_the_routes_alone() -> None:
-    target = "{group: gateway.networking.k8s.io, kind: Gateway, name: front}"
-    text = authorization(f"{{targetRefs: [{target}], action: DENY, rules: [{{}}]}}", "guard", "from-settings")
+def _target(kind: str, name: str) -> str:
+    group = "core" if kind == "Service" else "gateway.networking.k8s.io"
+    return f"{{targetRefs: [{{group: {group}, kind: {kind}, name: {name}}}], action: DENY, rules: [{{}}]}}"
 
-    front = _workload_request({"workload.gateway": "front"})
-    _denied(decide(front, text, SETTINGS), Reason.DENY_RULE_MATCHED, FORBIDDEN)
-    for extensions in ({"workload.gateway": "back"}, {"workload.gateway": ""}, {}):
-        _allowed(decide(_workload_request(extensions), text, SETTINGS))
+
+LABELLED: Final = {"gateway.networking.k8s.io/gateway-name": "front"}
+
+
+def test_the_gateway_is_the_routes_else_that_of_envoys_labels() -> None:
+    text = authorization(_target("Gateway", "front"), "guard", "from-settings")
+
+    for front in (_workload_request({"workload.gateway": "front"}), _workload_request(labels=LABELLED)):
+        _denied(decide(front, text, SETTINGS), Reason.DENY_RULE_MATCHED, FORBIDDEN)
+    for other in (_workload_request({"workload.gateway": "back"}, LABELLED), _workload_request()):
+        _allowed(decide(other, text, SETTINGS))
     _allowed(decide(_workload_request({"workload.gateway": "front", "workload.namespace": "x"}), text, SETTINGS))
+
+
+def test_a_waypoint_asks_the_policies_of_the_service_that_is_asked_for() -> None:
+    text = authorization(_target("Service", "books"), "guard", "apps") + _guarded("from-settings")
+    waypoint = {"workload.gateway_class": "istio-waypoint"}
+
+    books = _workload_request({**waypoint, "workload.services": "Service/apps/books"}, LABELLED)
+    denied = _denied(decide(books, text, SETTINGS), Reason.DENY_RULE_MATCHED, FORBIDDEN)
+    assert denied.policy is not None
+    assert denied.policy.id == "ns[apps]-policy[guard]-rule[0]"
+    for services in ({"workload.services": "Service/apps/other"}, {}):
+        _allowed(decide(_workload_request({**waypoint, **services}, LABELLED), text, SETTINGS))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"workload.gateway": ""},
+        {"workload.gateway": "a b"},
+        {"workload.gateway_class": "istio-waypoint"},
+        {"workload.services": "Service/apps/books"},
+        {"workload.gateway": "way", "workload.gateway_class": "istio-waypoint", "workload.services": "books"},
+        {"workload.service": "Service/apps/books"},
+    ],
+)
+def test_a_workload_that_the_route_says_wrongly_is_refused(said: dict[str, str]) -> None:
+    _denied(decide(_workload_request(said), ALLOW_ALL, SETTINGS), Reason.WORKLOAD_UNKNOWN, UNAVAILABLE)
+    _allowed(decide(_workload_request({"tenant": "x"}), ALLOW_ALL, SETTINGS))
 
 
 # --- 3: the peer ------------------------------------------------------------------------------------------------------

@@ -63,6 +63,22 @@ def test_the_commands_that_need_no_server_run_as_written(verb: str, code: int, s
     assert said in result.stdout
 
 
+def test_the_waypoint_of_the_page_is_one_for_its_service() -> None:
+    page = (ROOT / "docs" / "workloads.md").read_text()
+    (command,) = re.findall(r"^    countersign (explain .*)$", page, re.MULTILINE)
+    words = [sys.executable, "-m", "countersign", *command.split()]
+    result = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (settings,) = yaml.safe_load(block)["typed_per_filter_config"].values()
+    said = settings["check_settings"]["context_extensions"]
+
+    assert result.returncode == 0
+    assert (
+        "namespace infra, no labels, gateway waypoint of class istio-waypoint, for Service/apps/books" in result.stdout
+    )
+    assert [f"{key}={value}" for key, value in said.items()] == re.findall(r"--context (\S+)", command)
+
+
 def test_the_filter_of_the_readme_is_set_as_the_one_of_the_demo() -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     (snippet,) = yaml.safe_load(block)["http_filters"]

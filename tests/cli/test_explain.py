@@ -117,7 +117,13 @@ def test_every_step_says_what_it_found(explain: Explain) -> None:
     assert result["decision"] == "ALLOW"
     assert {line["outcome"] for line in result["pipeline"]} == {"passed", "allowed"}
     assert result["pipeline"][0]["found"] == "GET /headers of httpbin"
-    assert result["workload"] == {"namespace": "apps", "labels": {"app": "httpbin"}, "gateway": ""}
+    assert result["workload"] == {
+        "namespace": "apps",
+        "labels": {"app": "httpbin"},
+        "gateway": "",
+        "gateway_class": "",
+        "services": [],
+    }
     assert result["peer"] == "spiffe://cluster.local/ns/edge/sa/gateway"
     assert result["mtls"]["mode"] == "STRICT"
     assert result["mtls"]["policy"]["id"] == "PeerAuthentication[apps/default]"
@@ -227,6 +233,28 @@ def test_a_custom_policy_that_matches_is_where_it_ends(explain: Explain, tmp_pat
     denied, allowed = explain.json(*words, "GET", "/"), explain.json(*words, "POST", "/")
 
     assert (denied["step"], denied["decision"], allowed["decision"]) == ("custom", "DENY", "ALLOW")
+
+
+def test_a_waypoint_and_the_service_that_is_asked_for_are_said_as_the_route_says_them(
+    explain: Explain, tmp_path: Path
+) -> None:
+    spec = "{targetRefs: [{group: '', kind: Service, name: books}], action: DENY, rules: [{}]}"
+    waypoint = ("workload.gateway=way", "workload.gateway_class=istio-waypoint", "workload.services=Service/apps/books")
+    words = (*policy(tmp_path, authorization(spec)), "--to", "infra/way", "GET", "/")
+    context = [word for said in waypoint for word in ("--context", said)]
+
+    denied, allowed = explain.json(*words, *context), explain.json(*words)
+    assert (denied["reason"], allowed["decision"]) == ("deny-rule-matched", "ALLOW")
+    assert denied["workload"]["gateway_class"] == "istio-waypoint"
+    assert denied["workload"]["services"] == ["Service/apps/books"]
+    assert "gateway way of class istio-waypoint, for Service/apps/books" in explain(*words, *context).out
+
+
+def test_a_context_that_cannot_be_read_denies_as_it_would_when_served(explain: Explain) -> None:
+    result = explain.json(*SLEEP, "GET", "/headers", "--context", "workload.services=books")
+
+    assert (result["reason"], result["step"]) == ("workload-unknown", "workload")
+    assert result["detail"].startswith("`workload.services` is not of the form")
 
 
 def test_a_port_that_peer_authentication_asks_for_names_its_flag(explain: Explain, tmp_path: Path) -> None:
@@ -411,6 +439,10 @@ def test_a_token_is_judged_at_the_time_of_the_recorded_check(explain: Explain, t
         (("GET", "/", "--as", "spiffe://a/b", "--plaintext"), "not allowed with argument --as"),
         (("GET", "/", "--to", "apps"), "--to apps: wants NS/APP"),
         (("GET", "/", "--to", "apps/shop", "--namespace", "other"), "--namespace or --label says something else"),
+        (("GET", "/", "--context", "x"), "--context x: wants K=V, such as workload.services=Service/apps/shop"),
+        (("GET", "/", "--context", "=x"), "--context =x: wants K=V"),
+        (("GET", "/", "--context", "a=x", "--context", "a=y"), "--context a: given twice"),
+        (("--context", "a=x", "--request", "x"), "--context: --request says what the request is"),
         (("GET", "/", "--header", "x"), "--header: wants 'NAME: VALUE'"),
         (("GET", "/", "--header", "Host: x"), "say --host"),
         (("GET", "/", "--header", "x: a\nb"), "--header x: a control character"),

@@ -11,7 +11,7 @@ from countersign.policy.analysis.notes import Notes
 from countersign.policy.analysis.surroundings import Surroundings
 from countersign.policy.parse import parse
 from countersign.policy.problems import Code, Problem, Severity
-from countersign.policy.workload import Workload
+from countersign.policy.workload import Workload, workload_of
 
 RULE_LINE: Final = 7
 JWKS: Final = "jwks: '{\"keys\": []}'"
@@ -480,10 +480,105 @@ def test_root_policies_apply_to_workloads_of_every_namespace() -> None:
     assert _found(_resource("AuthorizationPolicy", "a", "istio-system", "{}"), workloads=SHOP) == []
 
 
-def test_targets_are_gateways_and_not_among_the_known_workloads() -> None:
-    refs = "{targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: web}]}"
+GROUPS: Final = {"Service": "core", "ServiceEntry": "networking.istio.io"}
 
-    assert _found(_resource("AuthorizationPolicy", "a", "edge", refs), workloads=SHOP) == []
+
+def _targeting(*targets: tuple[str, str], namespace: str = "edge", rules: str = "") -> str:
+    refs = ", ".join(
+        f"{{group: {GROUPS.get(kind, 'gateway.networking.k8s.io')}, kind: {kind}, name: {name}}}"
+        for kind, name in targets
+    )
+    return _resource("AuthorizationPolicy", "p", namespace, f"{{targetRefs: [{refs}]{rules}}}")
+
+
+NAMED: Final = ("gateway.networking.k8s.io/gateway-name", "web")
+CLASS: Final = ("gateway.networking.k8s.io/gateway-class-name", "istio-waypoint")
+EDGE: Final[Mapping[str, Workload]] = {**SHOP, "edge/web": workload_of("edge", (NAMED,))}
+AMBIENT: Final[Mapping[str, Workload]] = {**SHOP, "other/web": workload_of("other", (CLASS, NAMED))}
+
+
+@pytest.mark.parametrize(
+    ("target", "namespace", "known", "found"),
+    [
+        (("Gateway", "web"), "edge", EDGE, True),
+        (("Gateway", "wbe"), "edge", EDGE, False),
+        (("Gateway", "web"), "apps", EDGE, False),
+        (("Gateway", "web"), "edge", SHOP, False),
+        (("Gateway", "web"), "other", AMBIENT, True),
+        (("Service", "books"), "apps", AMBIENT, True),  # which services a waypoint serves is not known
+        (("ServiceEntry", "books"), "apps", AMBIENT, True),
+        (("Service", "books"), "edge", EDGE, False),
+        (("GatewayClass", "istio-waypoint"), "istio-system", AMBIENT, True),
+        (("GatewayClass", "istio-waypoint"), "istio-system", EDGE, False),
+    ],
+)
+def test_a_target_is_or_is_served_by_a_known_workload(
+    target: tuple[str, str], namespace: str, known: Mapping[str, Workload], *, found: bool
+) -> None:
+    codes = [code for code, _ in _found(_targeting(target, namespace=namespace), workloads=known)]
+
+    assert codes == ([] if found else [Code.NO_MATCHING_WORKLOAD])
+    assert _found(_targeting(target, namespace=namespace)) == []
+
+
+def test_targets_that_no_known_workload_has_are_named() -> None:
+    problem = _only(_targeting(("Gateway", "wbe"), ("Service", "books")), workloads=EDGE)
+
+    assert problem.message.endswith("no known workload: none is or serves Gateway `wbe`, Service `books`")
+
+
+def test_a_policy_without_targets_is_for_no_waypoint() -> None:
+    waypoint = {"apps/web": workload_of("apps", (CLASS, NAMED))}
+
+    bare = _resource("AuthorizationPolicy", "p", "apps", "{}")
+    assert [code for code, _ in _found(bare, workloads=waypoint)] == [Code.NO_MATCHING_WORKLOAD]
+    assert _found(bare, workloads={**waypoint, **SHOP}) == []
+    assert _found(_peers("a", "{mtls: {mode: STRICT}}"), workloads=waypoint) == []
+
+
+@pytest.mark.parametrize(
+    ("users", "asks", "met"),
+    [
+        ([("Gateway", "web")], [("Gateway", "web")], True),
+        ([("Gateway", "web")], [("Gateway", "other")], False),
+        ([("Gateway", "web")], [("Service", "web")], True),
+        ([("ServiceEntry", "web")], [("Gateway", "web")], True),
+        ([("Service", "web")], [("Service", "web")], True),
+        ([("Service", "web")], [("Service", "other"), ("Service", "web")], True),
+        ([("Service", "web")], [("ServiceEntry", "web")], False),
+        ([("Service", "web")], [], False),
+        ([], [("Service", "web")], False),
+        ([("Gateway", "web")], [], True),
+        ([], [("Gateway", "web")], True),
+    ],
+)
+def test_a_policy_asks_for_tokens_where_both_are_attached(
+    users: list[tuple[str, str]], asks: list[tuple[str, str]], *, met: bool
+) -> None:
+    rules = ", rules: [{from: [{source: {requestPrincipals: ['*']}}]}]"
+    policy = (
+        _targeting(*asks, rules=rules) if asks else _resource("AuthorizationPolicy", "p", "edge", f"{{{rules[2:]}}}")
+    )
+    jwt = f", jwtRules: [{{issuer: a, {JWKS}}}]"
+    tokens = (
+        _targeting(*users, rules=jwt) if users else _resource("RequestAuthentication", "u", "edge", f"{{{jwt[2:]}}}")
+    )
+    tokens = tokens.replace("AuthorizationPolicy", "RequestAuthentication")
+
+    assert [code for code, _ in _found(tokens + policy)] == ([] if met else [Code.TOKEN_NOT_REQUIRED])
+    elsewhere = policy.replace("namespace: edge", "namespace: apps")
+    assert [code for code, _ in _found(tokens + elsewhere)] == [Code.TOKEN_NOT_REQUIRED]
+
+
+def test_a_gateway_class_may_meet_every_waypoint_and_no_plain_workload() -> None:
+    rules = ", rules: [{from: [{source: {requestPrincipals: ['*']}}]}]"
+    asks = _targeting(("GatewayClass", "istio-waypoint"), namespace="istio-system", rules=rules)
+    jwt = f", jwtRules: [{{issuer: a, {JWKS}}}]"
+    served = _targeting(("Service", "books"), rules=jwt).replace("AuthorizationPolicy", "RequestAuthentication")
+    plain = _resource("RequestAuthentication", "u", "edge", f"{{{jwt[2:]}}}")
+
+    assert _found(served + asks) == []
+    assert [code for code, _ in _found(plain + asks)] == [Code.TOKEN_NOT_REQUIRED]
 
 
 def test_a_selector_in_the_root_namespace_is_ignored_by_peer_authentication() -> None:
@@ -640,16 +735,17 @@ def test_keys_that_cannot_verify_are_told() -> None:
     assert found() == []
 
 
-@pytest.mark.parametrize(("group", "kind"), [("''", "Service"), ("gateway.networking.k8s.io", "GatewayClass")])
-def test_a_policy_for_what_only_waypoints_serve_applies_to_nothing(group: str, kind: str) -> None:
-    def policy(group: str, kind: str) -> str:
-        target = f"{{group: {group}, kind: {kind}, name: n}}"
-        rules = "[{to: [{operation: {ports: ['80']}}]}]"
-        return _resource(
-            "AuthorizationPolicy", "p", "apps", f"{{targetRefs: [{target}], action: DENY, rules: {rules}}}"
-        )
+@pytest.mark.parametrize(
+    ("namespace", "name"), [("apps", "istio-waypoint"), ("istio-system", "istio"), ("apps", "istio")]
+)
+def test_a_gateway_class_is_a_target_in_the_root_namespace_and_only_that_of_waypoints(
+    namespace: str, name: str
+) -> None:
+    problem = _only(_targeting(("GatewayClass", name), namespace=namespace))
 
-    problem = _only(policy(group, kind))
     assert problem.code == Code.INEFFECTIVE_POLICY
-    assert f"is for a {kind}, which is a target of waypoints: here it applies to nothing" in problem.message
-    assert _found(policy("gateway.networking.k8s.io", "Gateway")) == []
+    assert "applies to nothing: as a GatewayClass only `istio-waypoint` is a target" in problem.message
+    assert "the root namespace, `istio-system`" in problem.message
+    assert len(_found(_targeting(("GatewayClass", name), namespace=namespace), workloads=EDGE)) == 1
+    assert _found(_targeting(("GatewayClass", "istio-waypoint"), namespace="istio-system")) == []
+    assert _found(_targeting(("GatewayClass", name), ("Gateway", "web"), namespace=namespace)) == []

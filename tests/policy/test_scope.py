@@ -1,6 +1,7 @@
 """Which policies apply to which workload."""
 
 import itertools
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
@@ -9,7 +10,7 @@ from countersign.core.posture import Posture
 from countersign.policy.problems import PolicyError
 from countersign.policy.resources import MtlsMode, Resources
 from countersign.policy.scope import PolicySet, PortMode, scope
-from countersign.policy.workload import Workload
+from countersign.policy.workload import GATEWAY_CLASS_LABEL, ServiceRef, Workload, workload_of
 
 from tests.support import vectors
 from tests.support.requests import (
@@ -126,6 +127,96 @@ def test_tokens_of_a_gateway_are_those_of_its_targets() -> None:
 
     assert [rule.issuer for rule in scoped(text, GATEWAY).jwt_rules] == ["a"]
     assert scoped(text).jwt_rules == ()
+
+
+# --- waypoints --------------------------------------------------------------------------------------------------------
+
+
+def _waypoint(*services: ServiceRef, namespace: str = "apps") -> Workload:
+    return Workload(namespace, APP.labels, "way", "istio-waypoint", services)
+
+
+BOOKS: Final = ServiceRef("Service", "apps", "books")
+PAYMENTS: Final = ServiceRef("ServiceEntry", "apps", "payments")
+
+
+@pytest.mark.parametrize(
+    ("targets", "services", "applies"),
+    [
+        (_at("way"), (), True),
+        (_at("other"), (), False),
+        (_at("books", "Service"), (BOOKS,), True),
+        (_at("books", "Service"), (PAYMENTS, BOOKS), True),
+        (_at("books", "Service"), (PAYMENTS,), False),
+        (_at("books", "Service"), (), False),
+        (_at("way", "Service"), (BOOKS,), False),
+        (_at("books", "ServiceEntry"), (BOOKS,), False),
+        (_at("payments", "ServiceEntry"), (PAYMENTS,), True),
+        (_at("payments", "Service"), (PAYMENTS,), False),
+        (_at("books"), (BOOKS,), False),
+        (f"{_at('other')}, {_at('books', 'Service')}", (BOOKS,), True),
+        (f"{_at('books', 'Service')}, {_at('way')}", (), True),
+        (_at("istio-waypoint", "GatewayClass"), (BOOKS,), False),  # only from the root namespace
+    ],
+)
+def test_a_waypoint_takes_what_names_it_or_the_service_that_is_asked_for(
+    targets: str, services: tuple[ServiceRef, ...], *, applies: bool
+) -> None:
+    allow = authorization(f"{{targetRefs: [{targets}]}}", "p")
+    users = request_authentication(f"{{targetRefs: [{targets}], jwtRules: [{{issuer: a, {KEYS}}}]}}")
+
+    found = scoped(allow + users, _waypoint(*services))
+
+    assert [policy.meta.name for policy in found.http.allow] == (["p"] if applies else [])
+    assert [rule.issuer for rule in found.jwt_rules] == (["a"] if applies else [])
+
+
+@pytest.mark.parametrize("namespace", ["apps", "other", ROOT_NAMESPACE])
+def test_a_service_is_of_the_policys_namespace_wherever_its_waypoint_is(namespace: str) -> None:
+    text = authorization(f"{{targetRefs: [{_at('books', 'Service')}]}}", "p", namespace)
+    theirs = ServiceRef("Service", namespace, "books")
+
+    for waypoint in ("apps", "other", ROOT_NAMESPACE):
+        assert _allowed(text, _waypoint(theirs, namespace=waypoint)) == ["p"]
+        assert _allowed(text, _waypoint(ServiceRef("Service", "third", "books"), namespace=waypoint)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "namespace", "applies"),
+    [
+        ("istio-waypoint", ROOT_NAMESPACE, True),
+        ("istio-waypoint", "apps", False),
+        ("istio", ROOT_NAMESPACE, False),
+        ("way", ROOT_NAMESPACE, False),
+    ],
+)
+def test_a_gateway_class_is_every_waypoint_if_the_root_namespace_says_so(
+    name: str, namespace: str, *, applies: bool
+) -> None:
+    text = authorization(f"{{targetRefs: [{_at(name, 'GatewayClass')}]}}", "p", namespace)
+
+    assert _allowed(text, _waypoint()) == (["p"] if applies else [])
+    assert _allowed(text, _waypoint(namespace="elsewhere")) == (["p"] if applies else [])
+    assert _allowed(text, Workload("apps", APP.labels, "way", name if name != "istio-waypoint" else "")) == []
+
+
+@pytest.mark.parametrize("namespace", ["apps", ROOT_NAMESPACE])
+@pytest.mark.parametrize("spec", ["{}", f"{SHOP}}}"])
+def test_a_waypoint_passes_over_selectors_and_bare_policies(spec: str, namespace: str) -> None:
+    selector = spec.removesuffix("}").removeprefix("{")
+    users = f"{{{selector}{', ' if selector else ''}jwtRules: [{{issuer: a, {KEYS}}}]}}"
+    text = authorization(spec, "p", namespace) + request_authentication(users, "u", namespace)
+
+    assert _allowed(text, _waypoint(BOOKS)) == []
+    assert scoped(text, _waypoint(BOOKS)).jwt_rules == ()
+    assert _allowed(text, GATEWAY) == ["p"]  # a gateway of another class is a workload as any other
+    assert [rule.issuer for rule in scoped(text, GATEWAY).jwt_rules] == ["a"]
+
+
+def test_a_waypoints_mtls_is_that_of_any_workload() -> None:
+    text = peer_authentication(f"{SHOP}, mtls: {{mode: STRICT}}}}")
+
+    assert scoped(text, _waypoint(BOOKS)).mtls.mode is MtlsMode.STRICT
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------------
@@ -298,19 +389,20 @@ def test_the_published_merges_of_peer_authentication() -> None:
 # Rows of Istio's table that we decide otherwise, and why.
 BOTH: Final = "a selector beside targets does not load (Istio's webhook refuses it too)"
 SWITCHED_OFF: Final = "ENABLE_SELECTOR_BASED_K8S_GATEWAY_POLICY=false is a switch of Istio's that we do not have"
-WAYPOINT: Final = "a waypoint is an Envoy for many workloads; ours serves one, to which selectors apply"
-SERVICES: Final = "which service a request is for is known to waypoints alone; such a target is never met here"
 OTHERWISE: Final = {
     "non-gateway API workload and both a targetRef and a selector": BOTH,
     "gateway API ingress and both a targetRef and a selector": BOTH,
     "waypoint and both a targetRef and a selector": BOTH,
     "gateway API ingress and a selector (policy attachment only)": SWITCHED_OFF,
-    "waypoint and a selector": WAYPOINT,
-    "waypoint and no targetRef or selector": WAYPOINT,
-    "service attached policy": SERVICES,
-    "service entry attached policy": SERVICES,
-    "gateway class attached policy in root namespace": SERVICES,
 }
+
+
+def _published_workload(said: dict[str, Any]) -> Workload:
+    labels = dict(said["labels"])
+    if said.get("is_waypoint"):
+        labels[GATEWAY_CLASS_LABEL] = "istio-waypoint"
+    services = [ServiceRef(found["kind"], found["namespace"], found["name"]) for found in said.get("services", ())]
+    return replace(workload_of(said["namespace"], tuple(sorted(labels.items()))), services=tuple(services))
 
 
 def test_the_published_attachments() -> None:
@@ -318,7 +410,6 @@ def test_the_published_attachments() -> None:
     otherwise = set()
 
     for case in cases:
-        workload = case["workload"]
         text = yaml.safe_dump(
             {
                 "apiVersion": "security.istio.io/v1",
@@ -332,9 +423,7 @@ def test_the_published_attachments() -> None:
                 load(text)
             otherwise.add(case["name"])
             continue
-        gateway = workload["labels"].get("gateway.networking.k8s.io/gateway-name", "")
-        target = Workload(workload["namespace"], tuple(sorted(workload["labels"].items())), gateway)
-        found = bool(scope(load(text), target, ROOT_NAMESPACE).http.allow)
+        found = bool(scope(load(text), _published_workload(case["workload"]), ROOT_NAMESPACE).http.allow)
         if found is not case["expected"]:
             otherwise.add(case["name"])
     assert otherwise == OTHERWISE.keys()

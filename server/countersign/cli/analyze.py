@@ -16,7 +16,7 @@ from countersign.policy.analysis.analyze import Written, analyze
 from countersign.policy.analysis.surroundings import Surroundings
 from countersign.policy.parse import errors_in
 from countersign.policy.problems import PolicyError, Problem
-from countersign.policy.workload import Workload
+from countersign.policy.workload import Workload, WorkloadError, workload_of
 from countersign.tokens.keys import KeySet
 
 _FINDING: Final = 1
@@ -115,4 +115,7 @@ def _workload(text: str) -> tuple[str, Workload]:
     pairs = [label.partition("=") for label in labels.split(",")] if colon else []
     if not namespace or not slash or not short or "/" in short or not all(key and equals for key, equals, _ in pairs):
         raise _UsageError(f"--workload {text}: wants NS/NAME:K=V,..., such as apps/shop:app=shop")
-    return name, Workload(namespace, tuple(sorted((key, value) for key, _, value in pairs)))
+    try:
+        return name, workload_of(namespace, tuple(sorted((key, value) for key, _, value in pairs)))
+    except WorkloadError as error:
+        raise _UsageError(f"--workload {text}: {error}") from error

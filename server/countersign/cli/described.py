@@ -23,6 +23,7 @@ _DESCRIBING: Final = {
     "as_": "--as",
     "plaintext": "--plaintext",
     "to": "--to",
+    "context": "--context",
     "host": "--host",
     "header": "--header",
     "token": "--token",
@@ -45,6 +46,7 @@ def add_request_flags(parser: argparse.ArgumentParser) -> None:
     peer.add_argument("--as", dest="as_", metavar="ID", help="the peer: spiffe://cluster.local/ns/apps/sa/sleep")
     peer.add_argument("--plaintext", action="store_true", help="no client certificate (the default)")
     add("--to", metavar="NS/APP", help="the workload: its namespace, and its label app=APP (more with --label)")
+    add("--context", metavar="K=V", action="append", default=[], help="of the route's context_extensions; repeatable")
     add("--host", metavar="HOST", help="the host, with its port if the client writes one")
     add("--header", metavar="'NAME: VALUE'", action="append", default=[], help="a header line; repeatable")
     add("--port", metavar="N", type=_port, help="the workload's port")
@@ -80,6 +82,7 @@ def described_request(arguments: argparse.Namespace, mesh: Mesh, token: str) -> 
         source=Endpoint(address=arguments.source_ip or "", principal=str(peer or "")),
         destination=Endpoint(address=arguments.destination_ip or "", port=arguments.port or 0),
         sni=arguments.sni or "",
+        context_extensions=_context(arguments.context),
     )
 
 
@@ -132,6 +135,18 @@ def _peer(text: str | None) -> SpiffeId | None:
     if not peer.path:
         raise DescriptionError(f"--as {text}: a trust domain, not a workload")
     return peer
+
+
+def _context(texts: list[str]) -> dict[str, str]:
+    context: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise DescriptionError(f"--context {text}: wants K=V, such as workload.services=Service/apps/shop")
+        if key in context:
+            raise DescriptionError(f"--context {key}: given twice")
+        context[key] = value
+    return context
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -99,11 +99,13 @@ class Mtls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadFound:
-    """Whose policies were asked."""
+    """Whose policies were asked. ``services`` are those that a request to a waypoint targets, ``Service/ns/name``."""
 
     namespace: str
     labels: Mapping[str, str]
     gateway: str
+    gateway_class: str
+    services: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

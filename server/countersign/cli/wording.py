@@ -71,7 +71,13 @@ def _place(policy: PolicyRef | None) -> Place | None:
 
 
 def _workload(workload: Workload) -> WorkloadFound:
-    return WorkloadFound(namespace=workload.namespace, labels=dict(workload.labels), gateway=workload.gateway)
+    return WorkloadFound(
+        namespace=workload.namespace,
+        labels=dict(workload.labels),
+        gateway=workload.gateway,
+        gateway_class=workload.gateway_class,
+        services=tuple(map(str, workload.services)),
+    )
 
 
 def _tried(dry_run: DryRun) -> Tried:
@@ -142,7 +148,9 @@ def _found(step: Step, found: Explanation, asked: Asked) -> str:
 def _workload_found(workload: WorkloadFound) -> str:
     labels = ", ".join(f"{name}={value}" for name, value in workload.labels.items())
     gateway = f", gateway {workload.gateway}" if workload.gateway else ""
-    return f"namespace {workload.namespace}, {labels or 'no labels'}{gateway}"
+    of_class = f" of class {workload.gateway_class}" if workload.gateway and workload.gateway_class else ""
+    services = f", for {', '.join(workload.services)}" if workload.services else ""
+    return f"namespace {workload.namespace}, {labels or 'no labels'}{gateway}{of_class}{services}"
 
 
 def _mtls_found(mtls: Mtls) -> str:

@@ -1,7 +1,8 @@
 """Which policies apply to which workload.
 
 A resource applies if it is in the root namespace or in the workload's, and its selector's labels are the workload's.
-AuthorizationPolicies and RequestAuthentications add up; of PeerAuthentications one counts at each level.
+One with targets applies to the gateways that it names, one for a service to the waypoint that serves it, and a waypoint
+takes no other. AuthorizationPolicies and RequestAuthentications add up; of PeerAuthentications one a level counts.
 Source: Istio pilot/pkg/model/policyattachment.go, pilot/pkg/security/authn ComposePeerAuthentication.
 """
 
@@ -18,8 +19,9 @@ from countersign.policy.resources import (
     MtlsMode,
     PeerAuthentication,
     Resources,
+    TargetRef,
 )
-from countersign.policy.workload import Workload
+from countersign.policy.workload import WAYPOINT_CLASS, Labels, ServiceRef, Workload
 
 _MAX_REMEMBERED: Final = 1024  # workloads one process serves; a request may name any, so memory must be bounded
 
@@ -90,12 +92,9 @@ class PolicySet:
 
 def scope(resources: Resources, workload: Workload, root_namespace: str) -> WorkloadPolicies:
     """Pick what applies to a workload."""
-    labels = dict(workload.labels)
 
     def applies(meta: Meta) -> bool:
-        if meta.targets:
-            return _targets(meta, workload)
-        return meta.namespace in (workload.namespace, root_namespace) and _selects(meta, labels)
+        return attaches(meta, workload, root_namespace)
 
     def order(meta: Meta) -> tuple[bool, str, str]:
         return meta.namespace != workload.namespace, meta.created, meta.name
@@ -104,7 +103,7 @@ def scope(resources: Resources, workload: Workload, root_namespace: str) -> Work
     requests.sort(key=lambda resource: order(resource.meta))
     jwt_rules = sorted((rule for resource in requests for rule in resource.rules), key=lambda rule: rule.issuer)
     policies = [policy for policy in resources.authorization_policies if applies(policy.meta)]
-    mtls, by_port = _mtls(resources.peer_authentications, workload, labels, root_namespace)
+    mtls, by_port = _mtls(resources.peer_authentications, workload, root_namespace)
     return WorkloadPolicies(
         mtls=mtls,
         mtls_by_port=by_port,
@@ -114,19 +113,32 @@ def scope(resources: Resources, workload: Workload, root_namespace: str) -> Work
     )
 
 
-def _selects(meta: Meta, labels: Mapping[str, str]) -> bool:
-    return all(labels.get(name) == value for name, value in meta.selector.items())
-
-
-def _targets(meta: Meta, workload: Workload) -> bool:
-    """A policy with targets is for gateways: a Gateway of that name, in the policy's namespace."""
-    if not workload.gateway or meta.namespace != workload.namespace:
+def attaches(meta: Meta, workload: Workload, root_namespace: str) -> bool:
+    """Whether an AuthorizationPolicy or RequestAuthentication applies to a workload (Istio's ShouldAttachPolicy)."""
+    if meta.targets:
+        return any(_is_target(target, meta.namespace, workload, root_namespace) for target in meta.targets)
+    if workload.is_waypoint:
         return False
-    return any(target.kind == "Gateway" and target.name == workload.gateway for target in meta.targets)
+    return meta.namespace in (workload.namespace, root_namespace) and _selects(meta, workload.labels)
+
+
+def _is_target(target: TargetRef, namespace: str, workload: Workload, root_namespace: str) -> bool:
+    """Whether a target of a policy in ``namespace`` is the workload, its class, or a service that is asked for."""
+    match target.kind:
+        case "Gateway":
+            return bool(workload.gateway) and (namespace, target.name) == (workload.namespace, workload.gateway)
+        case "GatewayClass":
+            return workload.is_waypoint and target.name == WAYPOINT_CLASS and namespace == root_namespace
+        case kind:
+            return ServiceRef(kind, namespace, target.name) in workload.services
+
+
+def _selects(meta: Meta, labels: Labels) -> bool:
+    return all(label in labels for label in meta.selector.items())
 
 
 def _mtls(
-    resources: tuple[PeerAuthentication, ...], workload: Workload, labels: Mapping[str, str], root_namespace: str
+    resources: tuple[PeerAuthentication, ...], workload: Workload, root_namespace: str
 ) -> tuple[PortMode, Mapping[int, PortMode]]:
     """Mesh, namespace, workload: each level that says a mode overrides; a port of the workload's policy wins."""
     everyone = [resource for resource in resources if not resource.meta.selector]
@@ -135,7 +147,9 @@ def _mtls(
     namespace = _oldest([resource for resource in own if not resource.meta.selector])
     selected: PeerAuthentication | None = None
     if workload.namespace != root_namespace:  # Istio ignores a selector in the root namespace
-        selected = _oldest([resource for resource in own if resource.meta.selector and _selects(resource.meta, labels)])
+        selected = _oldest(
+            [resource for resource in own if resource.meta.selector and _selects(resource.meta, workload.labels)]
+        )
     mode = PortMode(mode=MtlsMode.PERMISSIVE)
     for resource in (mesh, namespace, selected):
         if resource is not None and resource.mode is not MtlsMode.UNSET:

@@ -21,6 +21,7 @@ from countersign.policy.resources import (
     RequestAuthentication,
     Resources,
 )
+from countersign.policy.workload import WAYPOINT_CLASS
 
 _Resource = PeerAuthentication | RequestAuthentication | AuthorizationPolicy
 _REQUIRE: Final = 'an ALLOW rule with `requestPrincipals`, or a DENY rule with `notRequestPrincipals: ["*"]`'
@@ -33,7 +34,7 @@ def check_scopes(resources: Resources, surroundings: Surroundings, notes: Notes)
     _check_issuers(resources.request_authentications, surroundings, notes)
     attachable: tuple[_Resource, ...] = (*resources.request_authentications, *resources.authorization_policies)
     for each in attachable:
-        _check_targets(each, notes)
+        _check_targets(each, surroundings, notes)
     for resource in resources.request_authentications:
         _check_tokens_are_required(resource, resources.authorization_policies, surroundings, notes)
 
@@ -43,37 +44,49 @@ def is_ignored(peer: PeerAuthentication, surroundings: Surroundings) -> bool:
     return bool(peer.meta.selector) and peer.meta.namespace == surroundings.root_namespace
 
 
-def _check_targets(resource: _Resource, notes: Notes) -> None:
-    """Services and gateway classes are targets of Istio's waypoints, and there are none here."""
-    targets = resource.meta.targets
-    if targets and all(target.kind != "Gateway" for target in targets):
-        kinds = ", ".join(dict.fromkeys(target.kind for target in targets))
-        message = f"{_named(resource)} is for a {kinds}, which is a target of waypoints: here it applies to nothing"
-        notes.warn(
-            resource.meta.source,
-            Code.INEFFECTIVE_POLICY,
-            message,
-            "pick workloads with `selector`, or target a Gateway",
+def _check_targets(resource: _Resource, surroundings: Surroundings, notes: Notes) -> None:
+    if _is_for_no_class(resource.meta, surroundings):
+        message = (
+            f"{_named(resource)} applies to nothing: as a GatewayClass only `{WAYPOINT_CLASS}` is a target, "
+            f"and only in the root namespace, `{surroundings.root_namespace}`"
         )
+        write = "target a Gateway, Service or ServiceEntry of its own namespace"
+        notes.warn(resource.meta.source, Code.INEFFECTIVE_POLICY, message, write)
+
+
+def _is_for_no_class(meta: Meta, surroundings: Surroundings) -> bool:
+    """Whether it names gateway classes alone, and none that counts."""
+    if not meta.targets or any(target.kind != "GatewayClass" for target in meta.targets):
+        return False
+    in_root = meta.namespace == surroundings.root_namespace
+    return not in_root or all(target.name != WAYPOINT_CLASS for target in meta.targets)
 
 
 def _check_workloads(resources: Resources, surroundings: Surroundings, notes: Notes) -> None:
-    """What none of the known workloads is under. Targets name gateways, which are not among those."""
+    """What none of the known workloads is under."""
     if not surroundings.workloads:
         return
-    found: tuple[_Resource, ...] = (
-        *(peer for peer in resources.peer_authentications if not is_ignored(peer, surroundings)),
-        *resources.request_authentications,
-        *resources.authorization_policies,
-    )
-    for resource in found:
+    for peer in resources.peer_authentications:
+        if not is_ignored(peer, surroundings) and not surroundings.selected(peer.meta):
+            _warn_unknown(peer, surroundings, notes)
+    attachable: tuple[_Resource, ...] = (*resources.request_authentications, *resources.authorization_policies)
+    for resource in attachable:
         meta = resource.meta
-        if not meta.targets and not surroundings.selected(meta):
-            where = "any namespace" if meta.namespace == surroundings.root_namespace else f"`{meta.namespace}`"
-            labels = ", ".join(f"{name}={value}" for name, value in meta.selector.items()) or "any labels"
-            message = f"{_named(resource)} applies to no known workload: none in {where} with {labels}"
-            known = ", ".join(sorted(surroundings.workloads))
-            notes.warn(meta.source, Code.NO_MATCHING_WORKLOAD, message, f"known here: {known}")
+        if not _is_for_no_class(meta, surroundings) and not surroundings.attached(meta):
+            _warn_unknown(resource, surroundings, notes)
+
+
+def _warn_unknown(resource: _Resource, surroundings: Surroundings, notes: Notes) -> None:
+    meta = resource.meta
+    if meta.targets:
+        wanted = "none is or serves " + ", ".join(f"{target.kind} `{target.name}`" for target in meta.targets)
+    else:
+        where = "any namespace" if meta.namespace == surroundings.root_namespace else f"`{meta.namespace}`"
+        labels = ", ".join(f"{name}={value}" for name, value in meta.selector.items()) or "any labels"
+        wanted = f"none in {where} with {labels}"
+    message = f"{_named(resource)} applies to no known workload: {wanted}"
+    known = ", ".join(sorted(surroundings.workloads))
+    notes.warn(meta.source, Code.NO_MATCHING_WORKLOAD, message, f"known here: {known}")
 
 
 def _check_peers(peers: Sequence[PeerAuthentication], surroundings: Surroundings, notes: Notes) -> None:

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 
 from countersign.core.posture import Posture
-from countersign.policy.resources import Meta
-from countersign.policy.workload import Workload
+from countersign.policy.resources import Meta, TargetRef
+from countersign.policy.scope import attaches
+from countersign.policy.workload import SERVICE_KINDS, Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,17 +20,47 @@ class Surroundings:
     workloads: Mapping[str, Workload] = field(default_factory=dict)
 
     def may_meet(self, one: Meta, other: Meta) -> bool:
-        """Whether there can be a workload that both apply to, as far as namespaces and selectors tell."""
+        """Whether there can be a workload that both apply to, as far as namespaces, selectors and targets tell."""
+        if one.targets and other.targets:
+            return _share_a_target(one, other)
+        if _is_for_waypoints(one) or _is_for_waypoints(other):  # which take nothing without targets
+            return False
         namespaces = {one.namespace, other.namespace}
         if len(namespaces) > 1 and self.root_namespace not in namespaces:
             return False
         return all(other.selector.get(name, value) == value for name, value in one.selector.items())
 
     def selected(self, meta: Meta) -> list[str]:
-        """The known workloads that a resource without targets applies to."""
+        """The known workloads that a selector picks, as for PeerAuthentication."""
         return [
             name
             for name, workload in self.workloads.items()
             if meta.namespace in (workload.namespace, self.root_namespace)
             and meta.selector.items() <= dict(workload.labels).items()
         ]
+
+    def attached(self, meta: Meta) -> list[str]:
+        """The known workloads that policies and tokens apply to. Any service may be one that a waypoint serves."""
+        by_service = any(target.kind in SERVICE_KINDS for target in meta.targets)
+        return [
+            name
+            for name, workload in self.workloads.items()
+            if (by_service and workload.is_waypoint) or attaches(meta, workload, self.root_namespace)
+        ]
+
+
+def _is_for_waypoints(meta: Meta) -> bool:
+    return bool(meta.targets) and all(target.kind != "Gateway" for target in meta.targets)
+
+
+def _share_a_target(one: Meta, other: Meta) -> bool:
+    """Whether there is a gateway, or a service and its gateway, that one and the other name."""
+    if any(target.kind == "GatewayClass" for target in (*one.targets, *other.targets)):
+        return True
+    pairs = product(one.targets, other.targets)
+    return one.namespace == other.namespace and any(_meet(ours, theirs) for ours, theirs in pairs)
+
+
+def _meet(one: TargetRef, other: TargetRef) -> bool:
+    kinds = {one.kind, other.kind}
+    return one == other or ("Gateway" in kinds and not kinds.isdisjoint(SERVICE_KINDS))
