@@ -90,7 +90,7 @@ def _when(action: str, key: str, *values: str, field: str = "values") -> str:
         (_operation("DENY", "hosts", "*.a.example:*"), _operation("DENY", "hosts", "*.a.example", "a.example:*")),
         (_operation("DENY", "methods", "P*T"), _operation("DENY", "methods", "P*", "*T", "*")),
         (_source("DENY", "principals", "*/ns/a/*"), _source("DENY", "principals", "*/sa/a", "td/*", "*")),
-        (_source("DENY", "requestPrincipals", "https://*.a/b"), _source("DENY", "requestPrincipals", "*.a/b*", "*/*")),
+        (_source("DENY", "requestPrincipals", "https://*.a/b"), _source("DENY", "requestPrincipals", "*.a/b", "*")),
         (_source("DENY", "requestPrincipals", "a*b*"), _source("DENY", "requestPrincipals", "a*", "*b", "*")),
         (_when("DENY", "request.headers[x-a]", "a*b"), _when("DENY", "request.headers[x-a]", "a*", "*")),
         (_when("DENY", "request.auth.claims[a][b]", "**"), _when("DENY", "request.auth.claims[a][b]", "*")),
@@ -99,7 +99,11 @@ def _when(action: str, key: str, *values: str, field: str = "values") -> str:
         (_when("DENY", "connection.sni", "a*b"), _when("DENY", "connection.sni", "*b")),
         (
             _when("DENY", "experimental.envoy.filters.http.x[k]", "a*b"),
-            _when("DENY", "experimental.envoy.filters.http.x[k]", "*b"),
+            _when("DENY", "experimental.envoy.filters.http.x[k]", "*b", "[a*]"),
+        ),
+        (
+            _when("DENY", "experimental.envoy.filters.http.x[k]", "[a*b]"),
+            _when("DENY", "experimental.envoy.filters.http.x[k]", "[*]", "[*b]"),
         ),
     ],
 )
@@ -159,8 +163,10 @@ def test_a_trust_domain_is_none_that_is_nearly_the_meshs() -> None:
         ("https://idp.example", "https://idp.example/*"),
         ("https://idp*", "https://idp.example/idp*"),
         ("https://idp.example/", "https://idp.example/a"),
-        ("https://idp.exampel/*", "https://idp*/*"),
+        ("https://idp.exampel/*", "*.example/alice"),
         ("https://idp.example//*", "*/alice"),
+        ("*.exampel/alice", "*idp.example/alice"),
+        ("idp*", "http*"),
     ],
 )
 def test_a_request_principal_is_an_issuer_and_a_subject(bad: str, good: str) -> None:
@@ -173,6 +179,38 @@ def test_a_request_principal_is_an_issuer_and_a_subject(bad: str, good: str) -> 
     assert Code.REQUEST_PRINCIPAL_NEVER_MATCHES not in dict(
         _found(_source("DENY", "requestPrincipals", good, "*") + users)
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "write"),
+    [
+        ("*/*", "write `*` for everybody with a token"),
+        ("*/admin*", "name the issuer, as in `https://issuer.example/admin*`"),
+        ("*.example/admin*", "name the issuer, as in `https://issuer.example/admin*`"),
+        ("https://idp*/*", "list the issuers or the subjects"),
+        ("https://idp*/alice", "list the issuers or the subjects"),
+        ("*idp*/alice", "list the issuers or the subjects"),
+        ("https://idp.example/*alice", "list the issuers or the subjects"),
+    ],
+)
+def test_of_two_asterisks_in_a_request_principal_one_is_a_character(value: str, write: str) -> None:
+    """Istio's `requestPrincipalGenerator` looks for one, at either end of the whole value."""
+    problem = _only(_source("DENY", "requestPrincipals", value))
+
+    assert (problem.code, problem.position.line, problem.help) == (Code.LITERAL_ASTERISK, RULE_LINE, write)
+    assert problem.message == (
+        f"`{value}` in `requestPrincipals` has a `*` that is a plain character, for one counts in the whole value, "
+        "first or last: requests that should be denied pass"
+    )
+
+
+def test_an_issuer_that_ends_with_a_slash_has_two_before_the_subject() -> None:
+    users = _users("users", f"issuer: 'https://tenant.example/', {JWKS}") + TOKENS_ASKED_FOR
+    problem = _only(_source("DENY", "requestPrincipals", "https://tenant.example/alice") + users)
+
+    assert problem.code is Code.REQUEST_PRINCIPAL_NEVER_MATCHES
+    assert problem.help == "write `https://tenant.example//alice`: the issuer ends with a slash of its own"
+    assert _found(_source("DENY", "requestPrincipals", "https://tenant.example//alice") + users) == []
 
 
 def test_an_issuer_is_unknown_only_where_all_issuers_are_known() -> None:
@@ -361,6 +399,11 @@ def test_a_not_field_of_an_allow_rule_requires_what_it_excludes(bad: str, requir
         ("request.auth.claims[role]", "{key: request.auth.principal, values: ['*']}"),
         ("request.auth.audiences", "{key: 'request.auth.claims[a]', values: [b]}"),
         ("request.headers[x-a]", "{key: 'request.headers[X-A]', values: ['*']}"),
+        ("connection.sni", "{key: connection.sni, values: ['*']}"),
+        (
+            "experimental.envoy.filters.http.x[k]",
+            "{key: 'experimental.envoy.filters.http.x[k]', values: ['*']}",
+        ),
     ],
 )
 def test_not_values_of_an_allow_rule_require_what_they_exclude(key: str, required: str) -> None:
@@ -403,9 +446,15 @@ def test_an_allow_for_those_without_a_token_is_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    "rule", ["{key: 'request.headers[x-debug]', notValues: ['*']}", "{key: 'request.headers[:path]', notValues: [/a]}"]
+    "rule",
+    [
+        "{key: 'request.headers[x-debug]', notValues: ['*']}",
+        "{key: 'request.headers[:path]', notValues: [/a]}",
+        "{key: connection.sni, notValues: ['*']}",
+        "{key: 'experimental.envoy.filters.http.x[k]', notValues: ['*']}",
+    ],
 )
-def test_a_header_that_must_be_absent_or_never_is_is_no_mistake(rule: str) -> None:
+def test_what_must_be_absent_or_never_is_is_no_mistake(rule: str) -> None:
     assert _found(_policy("ALLOW", f"{{when: [{rule}]}}")) == []
 
 

@@ -241,6 +241,19 @@ def test_a_dry_run_is_for_authorization_policies_alone(kind: str, value: str) ->
     assert len(_load(_annotated(value, kind).replace("dry-run", "other")).resources) == 1
 
 
+@pytest.mark.parametrize("name", ["parents", "parent-namespace", "webhook-always-reject"])
+@pytest.mark.parametrize("kind", ["AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"])
+def test_an_annotation_of_istios_own_is_an_error(kind: str, name: str) -> None:
+    text = _annotated("x", kind).replace("istio.io/dry-run", f"internal.istio.io/{name}")
+
+    assert _only(text)[:3] == (
+        Code.INVALID_VALUE,
+        f"the annotation `internal.istio.io/{name}` is Istio's own",
+        "remove it",
+    )
+    assert len(_load(text.replace("internal.istio.io", "istio.io")).resources) == 1
+
+
 @pytest.mark.parametrize("spec", ["{action: AUDIT, rules: [{}]}", "{action: CUSTOM, provider: {name: p}, rules: [{}]}"])
 def test_a_dry_run_is_for_allow_and_deny_alone(spec: str) -> None:
     errors = errors_in(_problems(_annotated("'true'", spec=spec)))

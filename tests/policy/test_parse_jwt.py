@@ -313,3 +313,25 @@ def test_without_keys_the_issuer_is_asked_where_they_are(issuer: str) -> None:
 
 def test_without_keys_and_issuer_there_is_nobody_to_ask() -> None:
     assert [row[0] for row in _refused_rule("audiences: [a]")] == [Code.MISSING_FIELD]
+
+
+def test_four_thousand_and_ninety_six_rules_are_istios_most() -> None:
+    rule = f"{{{BASE}}}"
+
+    assert len(load(request_authentication(f"{{jwtRules: [{', '.join([rule] * 4096)}]}}")).request_authentications) == 1
+    assert _refused(f"{{jwtRules: [{', '.join([rule] * 4097)}]}}") == [
+        (Code.INVALID_VALUE, "more than 4096 rules", "split the resource")
+    ]
+
+
+def test_sixty_four_split_claims_are_istios_most() -> None:
+    claims = [f"c{number}" for number in range(65)]
+
+    assert len(_rule(f"{BASE}, spaceDelimitedClaims: [{', '.join(claims[:64])}]").space_delimited_claims) == 66
+    assert _refused_rule(f"{BASE}, spaceDelimitedClaims: [{', '.join(claims)}]") == [
+        (
+            Code.INVALID_VALUE,
+            "more than 64 claims in `spaceDelimitedClaims`",
+            "list those that policies ask for",
+        )
+    ]

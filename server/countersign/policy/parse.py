@@ -24,7 +24,7 @@ from countersign.policy.reading.document import (
 from countersign.policy.reading.parse_authorization import parse_authorization_policy
 from countersign.policy.reading.parse_jwt import CheckJwks, parse_request_authentication
 from countersign.policy.reading.parse_mtls import parse_peer_authentication
-from countersign.policy.reading.parse_scope import read_dry_run, read_selector, read_targets
+from countersign.policy.reading.parse_scope import check_annotations, read_dry_run, read_selector, read_targets
 from countersign.policy.resources import (
     AuthorizationPolicy,
     Meta,
@@ -116,7 +116,9 @@ def _read(root: yaml.Node, kind: str, report: Report, collected: _Collected) -> 
         return
     collected.seen[identity] = meta.source
     spec = members.get("spec")
-    dry_run = read_dry_run(_annotations(members["metadata"], report), kind, report)
+    annotations = _annotations(members["metadata"], report)
+    check_annotations(annotations, report)
+    dry_run = read_dry_run(annotations, kind, report)
     match kind:
         case "PeerAuthentication":
             collected.peer.append(parse_peer_authentication(meta, spec, report))

@@ -60,31 +60,51 @@ def _trust_domain(found: str, domains: tuple[str, ...]) -> Finding | None:
 
 
 def request_principal(term: Term, value: str, context: Context) -> Finding | None:
-    """``<issuer>/<subject>``, cut at the last slash, each half with a wildcard of its own."""
+    """``<issuer>/<subject>``, cut at the last slash; of the whole value one ``*`` counts, at either end."""
     issuer, slash, subject = value.rpartition("/")
-    if slash:
-        return _request_principal(value, issuer, subject, context)
-    if is_exact(value):
-        write = f"write `{value}/*` for all of its users"
-        return Finding(Code.REQUEST_PRINCIPAL_NEVER_MATCHES, "is an issuer without a subject", write)
-    return literal_asterisk(term, value, context)
-
-
-def _request_principal(value: str, issuer: str, subject: str, context: Context) -> Finding | None:
+    if not slash:
+        return _issuer_alone(term, value, context)
+    if "*" in without_wildcard(value):
+        return _second_asterisk(issuer, subject)
     code = Code.REQUEST_PRINCIPAL_NEVER_MATCHES
-    if "*" in without_wildcard(issuer) + without_wildcard(subject):
-        what = "has a `*` that is a plain character"
-        return Finding(Code.LITERAL_ASTERISK, what, "a `*` counts first or last, in the issuer and in the subject")
     if issuer in ("http:/", "https:/"):
         what = f"is cut at its last slash, into issuer `{issuer}` and subject `{subject}`"
         return Finding(code, what, f"write `{value.removesuffix('*')}/*`: the whole issuer, a slash, the subject")
     if not subject:
         return Finding(code, "has an empty subject", f"write `{value}*` for all of the issuer's users")
+    if f"{issuer}/" in context.issuers and issuer not in context.issuers:
+        write = f"write `{issuer}//{subject}`: the issuer ends with a slash of its own"
+        return Finding(code, f"has the issuer `{issuer}` without its last slash", write)
+    return _unknown_issuer(issuer, context)
+
+
+def _issuer_alone(term: Term, value: str, context: Context) -> Finding | None:
+    """A prefix of issuers, a suffix of subjects, or a mistake."""
+    if is_exact(value):
+        what, write = "is an issuer without a subject", f"write `{value}/*` for all of its users"
+        return Finding(Code.REQUEST_PRINCIPAL_NEVER_MATCHES, what, write)
+    found = literal_asterisk(term, value, context)
+    return found if found is not None or value.startswith("*") else _unknown_issuer(value, context)
+
+
+def _second_asterisk(issuer: str, subject: str) -> Finding:
+    """``*/*`` asks for a subject whose name is ``*`` (Istio's ``requestPrincipalGenerator``)."""
+    if (issuer, subject) == ("*", "*"):
+        write = "write `*` for everybody with a token"
+    elif issuer.startswith("*") and subject.endswith("*"):
+        write = f"name the issuer, as in `https://issuer.example/{subject}`"
+    else:
+        write = "list the issuers or the subjects"
+    what = "has a `*` that is a plain character, for one counts in the whole value, first or last"
+    return Finding(Code.LITERAL_ASTERISK, what, write)
+
+
+def _unknown_issuer(issuer: str, context: Context) -> Finding | None:
     known = context.issuers
-    if known and "" not in known and not any(map(wildcard(issuer), known)):
-        what = f"has the issuer `{issuer}`, which no RequestAuthentication here accepts"
-        return Finding(code, what, did_you_mean(issuer, known))
-    return None
+    if not known or "" in known or any(map(wildcard(issuer), known)):
+        return None
+    what = f"has the issuer `{issuer}`, which no RequestAuthentication here accepts"
+    return Finding(Code.REQUEST_PRINCIPAL_NEVER_MATCHES, what, did_you_mean(issuer, known))
 
 
 def claim(term: Term, value: str, context: Context) -> Finding | None:

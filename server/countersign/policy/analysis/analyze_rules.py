@@ -4,7 +4,7 @@ Source: Istio pilot/pkg/security/authz/model (a `not...` field is a plain negati
 a DENY rule loses its HTTP fields and grows); istio/istio issues 24845, 29710 and 41802.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from countersign.policy.analysis.notes import Notes
@@ -15,6 +15,11 @@ _PEER: Final = frozenset({"source.principal", "source.namespace", "source.servic
 _TOKEN: Final = frozenset(
     {"request.auth.principal", "request.auth.claims", "request.auth.audiences", "request.auth.presenter"}
 )
+_OPTIONAL: Final[Mapping[str, str]] = {
+    "request.headers": "the header",
+    "connection.sni": "a server name",
+    "experimental.envoy.filters": "the metadata",
+}
 
 
 def check_rule(policy: AuthorizationPolicy, rule: Rule, root_namespace: str, notes: Notes) -> None:
@@ -61,9 +66,9 @@ def _lacking(term: Term) -> str:
         return "a certificate"
     if term.attribute in _TOKEN:
         return "a token"
-    if term.attribute == "request.headers" and not term.argument[0].startswith(":") and term.values != ("*",):
-        return "the header"  # `notValues: ["*"]` asks for its absence, plainly
-    return ""
+    if term.values == ("*",) or (term.attribute == "request.headers" and term.argument[0].startswith(":")):
+        return ""  # `notValues: ["*"]` asks for its absence, plainly
+    return _OPTIONAL.get(term.attribute, "")
 
 
 def _requires(other: Term, term: Term) -> bool:

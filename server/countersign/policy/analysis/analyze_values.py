@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from countersign.policy.analysis import analyze_http, analyze_identity
-from countersign.policy.analysis.findings import Check, Context, Finding, literal_asterisk
+from countersign.policy.analysis.findings import Check, Context, Finding, literal_asterisk, literal_asterisk_in_list
 from countersign.policy.analysis.notes import Notes
 from countersign.policy.resources import Action, Rule, Term
 
@@ -18,7 +18,7 @@ _CHECKS: Final[Mapping[str, tuple[Check, ...]]] = {
     "request.auth.claims": (literal_asterisk, analyze_identity.claim),
     "request.headers": (literal_asterisk,),
     "connection.sni": (literal_asterisk,),
-    "experimental.envoy.filters": (literal_asterisk,),
+    "experimental.envoy.filters": (literal_asterisk_in_list,),
     "operation.host": (literal_asterisk, analyze_http.host),
     "operation.method": (literal_asterisk, analyze_http.method),
     "operation.path": (analyze_http.path,),

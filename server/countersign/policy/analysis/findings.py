@@ -49,3 +49,8 @@ def literal_asterisk(_: Term, value: str, __: Context) -> Finding | None:
         "has a `*` that is a plain character",
         "one `*` counts, first or last; list the values, or for paths write {*} or {**}",
     )
+
+
+def literal_asterisk_in_list(term: Term, value: str, context: Context) -> Finding | None:
+    """Likewise in ``[value]``, which asks for an element of a list."""
+    return literal_asterisk(term, value.strip("[]"), context)

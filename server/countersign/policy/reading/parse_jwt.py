@@ -36,6 +36,8 @@ _DISCOVERY: Final = "/.well-known/openid-configuration"  # OpenID Connect Discov
 _ALWAYS_SPLIT: Final = frozenset({"scope", "permission"})
 _HEADER_NAME: Final = re.compile(r"[-_A-Za-z0-9]+")
 _URI: Final = re.compile(r"https?://(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(?:[/?][\x21-\x7e]*)?")
+_MAX_RULES: Final = 4096
+_MAX_SPLIT: Final = 64  # claims of one rule
 _MAX_URI: Final = 2048
 _MAX_PORT: Final = 65535
 _DURATION: Final = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,3})0*)?s|([0-9]{1,9})(ms|m|h)")
@@ -52,7 +54,10 @@ def parse_request_authentication(
     members = {} if spec is None or is_null(spec) else read_fields(spec, report, _SPEC, "spec")
     if is_null(members.get("jwtRules")):
         return RequestAuthentication(meta=meta)
-    rules = [_rule(meta, node, report, check_jwks) for node in read_list(members["jwtRules"], report, "jwtRules")]
+    nodes = read_list(members["jwtRules"], report, "jwtRules")
+    if len(nodes) > _MAX_RULES:
+        report.error(nodes[_MAX_RULES], Code.INVALID_VALUE, f"more than {_MAX_RULES} rules", "split the resource")
+    rules = [_rule(meta, node, report, check_jwks) for node in nodes]
     return RequestAuthentication(meta=meta, rules=tuple(rule for rule in rules if rule is not None))
 
 
@@ -86,7 +91,7 @@ def _rule(meta: Meta, node: yaml.Node, report: Report, check_jwks: CheckJwks) ->
         forward_original_token="forwardOriginalToken" in members
         and read_bool(members["forwardOriginalToken"], report, "forwardOriginalToken"),
         required=reader.required(),
-        space_delimited_claims=_ALWAYS_SPLIT | set(reader.texts("spaceDelimitedClaims")),
+        space_delimited_claims=_ALWAYS_SPLIT | reader.split_claims(),
         policy=f"{meta.namespace}/{meta.name}",
         source=report.source(node),
     )
@@ -147,6 +152,14 @@ class _Reader:
             if not text:
                 self._report.error(node, Code.INVALID_VALUE, f"an empty string in `{name}`")
         return tuple(text for text, _ in items)
+
+    def split_claims(self) -> set[str]:
+        claims = self.texts("spaceDelimitedClaims")
+        if len(claims) > _MAX_SPLIT:
+            where = self.members["spaceDelimitedClaims"]
+            wrong = f"more than {_MAX_SPLIT} claims in `spaceDelimitedClaims`"
+            self._report.error(where, Code.INVALID_VALUE, wrong, "list those that policies ask for")
+        return set(claims)
 
     def required(self) -> bool:
         text = self.text("presence")

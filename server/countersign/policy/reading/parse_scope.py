@@ -28,6 +28,10 @@ _TARGETS: Final = frozenset(
 _TRUE: Final = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE: Final = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 DRY_RUN: Final = "istio.io/dry-run"
+# Istio writes these itself, on what it makes of other resources (`validateMetadata` refuses them).
+_RESERVED: Final = frozenset(
+    {"internal.istio.io/parents", "internal.istio.io/parent-namespace", "internal.istio.io/webhook-always-reject"}
+)
 
 
 def read_selector(members: dict[str, yaml.Node], report: Report) -> dict[str, str]:
@@ -82,6 +86,13 @@ def _target(node: yaml.Node, report: Report) -> TargetRef:
         known = "wants a Gateway, GatewayClass, Service or ServiceEntry, and its group"
         report.error(members.get("kind", node), Code.INVALID_VALUE, wrong, known)
     return TargetRef(kind=kind, name=texts.get("name", ""))
+
+
+def check_annotations(annotations: dict[str, yaml.Node], report: Report) -> None:
+    """Refuse what only Istio may say."""
+    for name in annotations.keys() & _RESERVED:
+        wrong = f"the annotation `{name}` is Istio's own"
+        report.error(annotations[name], Code.INVALID_VALUE, wrong, "remove it")
 
 
 def read_dry_run(annotations: dict[str, yaml.Node], kind: str, report: Report) -> bool:
