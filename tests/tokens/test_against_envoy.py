@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from countersign.core.decision import Mutations, Reason
@@ -22,6 +22,7 @@ from countersign.core.jwt_rule import ClaimToHeader, HeaderLocation, InlineKeys,
 from countersign.core.posture import Posture
 from countersign.mesh.envoy import find_envoy
 from countersign.tokens.authenticate import Authenticated, TokenRefused, authenticate
+from countersign.tokens.claim_text import claim_text
 from countersign.tokens.keys import KeySet
 
 from tests.tokens.material import AUDIENCE, ISSUER, encode, inline, jwk, request, rule, segment, sign
@@ -33,7 +34,8 @@ Lines = tuple[tuple[str, str], ...]
 
 KEYS = inline(jwk("ES256"), jwk("RS256"), jwk("EdDSA"), jwk("ES384", kid=None))
 OTHER = inline(jwk("ES256", 1))
-COPIED = ("s", "b", "f", "i", "n", "flt", "lst", "obj", "obj.a", "empty", "null", "scope", "e20", "neg0", "huge")
+COPIED = ("s", "b", "f", "i", "n", "flt", "lst", "obj", "obj.a", "empty", "null", "scope", "e20", "neg0", "huge",
+          "n53", "n19", "n64", "n-53", "nums", "texts", "one", "deep")  # fmt: skip
 RULES: Mapping[str, tuple[JwtRule, ...]] = {
     "default": (rule(keys=KEYS, audiences=(AUDIENCE,)),),
     "everywhere": (
@@ -51,6 +53,12 @@ RULES: Mapping[str, tuple[JwtRule, ...]] = {
     ),
     "two issuers": (rule("https://a.test", keys=OTHER), rule(keys=KEYS, audiences=(AUDIENCE,))),
     "two audiences": (rule(keys=KEYS, audiences=("one",)), rule(keys=KEYS, audiences=("two",))),
+    "dotted": (
+        rule(
+            keys=KEYS,
+            output_claim_to_headers=(ClaimToHeader("x-dotted", "[a.b][c]"), ClaimToHeader("x-walked", "a.b.c")),
+        ),
+    ),
     "outputs": (
         rule(
             keys=KEYS,
@@ -250,6 +258,14 @@ def others() -> Iterator[Case]:
         "e20": 1e20,
         "neg0": -0.0,
         "huge": 1e19,
+        "n53": 2**53 + 1,
+        "n19": 9999999999999999999,
+        "n64": 1.8446744073709551616e19,
+        "n-53": -(2**53) - 1,
+        "nums": [0, -0.0, 2.0, 0.1, 3.141592653589793, 1e5, 10**15, 2**53 + 1, 123456789012345678, 5e-324, 1e-7, 1e100],
+        "texts": ["<b>", "a/b", "'&=", "\xe9", "\u2028", "\x7f\xad", '\n\t"\\\x00', "\U0001f600", "\U000e0001"],
+        "one": {"\xe9<": {"a": [None, True, False, {}, [], ""]}},
+        "deep": [[[[[[[[{"a": [1.5]}]]]]]]]],
     }
     forged = (("x-s", "forged"), ("x-empty", "forged"), ("x-payload", "forged"))
     preflight = (("origin", "o"), ("access-control-request-method", "GET"))
@@ -328,8 +344,9 @@ def listening(folder: Path, process: subprocess.Popen[bytes]) -> int:
     until = time.monotonic() + 20
     while time.monotonic() < until:
         assert process.poll() is None, (folder / "log").read_text()
-        if (folder / "admin").exists():
-            admin = http.client.HTTPConnection((folder / "admin").read_text(), timeout=5)
+        address = (folder / "admin").read_text() if (folder / "admin").exists() else ""
+        if address:  # the file is there before its text is
+            admin = http.client.HTTPConnection(address, timeout=5)
             admin.request("GET", "/listeners?format=json")
             statuses = json.loads(admin.getresponse().read() or b"{}").get("listener_statuses", [])
             admin.close()
@@ -462,6 +479,28 @@ def test_envoy_and_we_give_the_same_answer(make: Callable[[], Iterable[Case]], o
                 if name not in added_by_envoy and not name.startswith("x-envoy-")
             }
             assert forwarded(case, outcome) == seen, case
+
+
+def test_every_character_of_a_list_is_written_as_envoy_writes_it(oracle: Oracle) -> None:
+    characters = [chr(point) for point in (*range(0xD800), *range(0xE000, 0x1D200), *range(0xE0000, 0xE0100))]
+    for start in range(0, len(characters), 2000):
+        text = "".join(characters[start : start + 2000])
+        headers = (("authorization", f"Bearer {token(lst=[text])}"),)
+
+        assert oracle.answer(Case(name=hex(start), rules="outputs", headers=headers)) == (200, "")
+        assert oracle.seen["x-lst"] == [claim_text([text])]
+
+
+def test_a_claim_with_a_dot_in_its_name_is_ours_alone(oracle: Oracle) -> None:
+    """In brackets: Envoy finds nothing there, so the meaning of no policy changes."""
+    text = token(**cast("Any", {"a.b": {"c": "x"}}))
+    case = Case(name="", rules="dotted", headers=(("authorization", f"Bearer {text}"),))
+    status, _, mutations = ours(case)
+
+    assert oracle.answer(case) == (200, "")
+    assert {"x-dotted", "x-walked"}.isdisjoint(oracle.seen)
+    assert isinstance(mutations, Mutations)
+    assert (status, mutations.set_headers) == (200, (("x-dotted", "x"),))
 
 
 def test_strict_accepts_nothing_that_envoy_refuses() -> None:

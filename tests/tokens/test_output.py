@@ -62,8 +62,10 @@ def test_the_payload_header_is_the_segment_as_transmitted() -> None:
         (False, "false"),
         (0, "0"),
         (42, "42"),
-        (9007199254740993, "9007199254740993"),
-        (9999999999999999999, "9999999999999999999"),
+        (9007199254740993, "9007199254740992"),
+        (9999999999999999999, "10000000000000000000"),
+        (-9007199254740993, "-9007199254740992.000000"),
+        (18446744073709551615.0, "18446744073709551616.000000"),
         (42.0, "42"),
         (-0.0, "0"),
         (-1, "-1.000000"),
@@ -91,6 +93,17 @@ def test_walks_nested_claims_by_the_dots_of_their_path() -> None:
     assert claim_header("a.b.c", **claims) == (("x-c", "x"),)
     assert claim_header("a.b", **claims) == (("x-c", base64.b64encode(b'{"c":"x"}').decode()),)
     for missing in ("b", "a.b.c.d", "l.0", "a..b", ""):
+        assert claim_header(missing, **claims) == ()
+
+
+def test_a_claim_in_brackets_is_reached_by_its_whole_names() -> None:
+    claims = {"a": {"b": "x"}, "a.b": "y", "https://c.example/d": {"e.f": ["z"]}, "[g": "w"}
+
+    assert claim_header("[a.b]", **claims) == (("x-c", "y"),)
+    assert claim_header("[a][b]", **claims) == (("x-c", "x"),)
+    assert claim_header("[https://c.example/d][e.f]", **claims) == (("x-c", base64.b64encode(b'["z"]').decode()),)
+    assert claim_header("[g", **claims) == (("x-c", "w"),)
+    for missing in ("[a.b][c]", "[b]", "[]", "[a][]"):
         assert claim_header(missing, **claims) == ()
 
 

@@ -39,7 +39,7 @@ class HeaderLocation:
 
 @dataclass(frozen=True, slots=True)
 class ClaimToHeader:
-    """``outputClaimToHeaders``: ``claim`` is a path, nested names separated by dots. ``header`` is lower case."""
+    """``outputClaimToHeaders``: ``claim`` is a path, ``a.b`` or ``[a][b]``. ``header`` is lower case."""
 
     header: str
     claim: str

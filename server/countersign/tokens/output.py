@@ -4,14 +4,13 @@ A client may never forge an output header: every header that any rule can produc
 (Envoy only removes those of the rules that it has tried).
 """
 
-import base64
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from countersign.core.decision import Mutations
 from countersign.core.jwt_rule import JwtRule
+from countersign.tokens.claim_text import claim_path, claim_text
 from countersign.tokens.jose import UnverifiedToken
 from countersign.tokens.locate import InHeader, InParameter, Located
 
@@ -59,33 +58,16 @@ def _headers(rule: JwtRule, token: UnverifiedToken) -> Iterator[tuple[str, str]]
     if rule.output_payload_to_header:
         yield rule.output_payload_to_header, token.payload_segment
     for output in rule.output_claim_to_headers:
-        value = _text(_claim(token.payload, output.claim))
+        value = claim_text(_claim(token.payload, claim_path(output.claim)))
         # A claim is the issuer's, and through it often the user's: it must not end a header line.
         if _HEADER_VALUE.fullmatch(value):
             yield output.header, value
 
 
-def _claim(payload: Mapping[str, Any], path: str) -> object:
+def _claim(payload: Mapping[str, Any], path: Iterable[str]) -> object:
     value: object = payload
-    for name in path.split("."):
+    for name in path:
         if not isinstance(value, dict):
             return None
         value = value.get(name)
     return value
-
-
-def _text(claim: object) -> str:
-    """A claim as Envoy writes it (addJWTClaimToHeader in jwt_authn/authenticator.cc); empty if it is not written."""
-    match claim:
-        case str():
-            return claim
-        case bool():
-            return "true" if claim else "false"
-        case int() | float():
-            whole = claim == int(claim) and 0 <= claim < 2**64
-            return str(int(claim)) if whole else f"{claim:f}"
-        case dict() | list():
-            octets = json.dumps(claim, separators=(",", ":"), ensure_ascii=False).encode()
-            return base64.b64encode(octets).decode()
-        case _:
-            return ""
