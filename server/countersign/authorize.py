@@ -28,8 +28,9 @@ from countersign.core.spiffe import SpiffeId
 from countersign.policy.compile import CompiledPolicies
 from countersign.policy.resources import MtlsMode
 from countersign.policy.scope import PolicySet, PortMode, WorkloadPolicies
-from countersign.policy.spec import Evaluation, evaluate
+from countersign.policy.spec import Evaluation, custom_rules, decider, evaluate
 from countersign.policy.terms.evidence import Evidence
+from countersign.policy.trace import RuleTrace
 from countersign.policy.workload import Workload, WorkloadError, find_workload
 from countersign.tokens.authenticate import Authenticated, KeysNeeded, TokenRefused, authenticate
 from countersign.tokens.forwarded import forwarded
@@ -98,12 +99,16 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """A decision, the step that made it, and what the steps before it found."""
+    """A decision, the step that made it, and what the steps before it found.
+
+    ``custom`` are the CUSTOM rules that were asked, if the judgement is by the definition.
+    """
 
     step: Step
     decision: Decision
     workload: Workload | None = None
     peer: SpiffeId | None = None
+    custom: tuple[RuleTrace, ...] = ()
     token: VerifiedToken | None = None
     evaluation: Evaluation | None = None
 
@@ -115,13 +120,20 @@ class _Found:
     step: Step = Step.REQUEST
     workload: Workload | None = None
     peer: SpiffeId | None = None
+    custom: tuple[RuleTrace, ...] = ()
 
     def refused(self, denial: Deny) -> Judgement:
-        return Judgement(step=self.step, decision=denial, workload=self.workload, peer=self.peer)
+        return Judgement(step=self.step, decision=denial, workload=self.workload, peer=self.peer, custom=self.custom)
 
 
-# Step 5 for the policies that apply.
-Engine = Callable[[WorkloadPolicies, Evidence], Evaluation]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Engine:
+    """What policies that apply decide: the CUSTOM ones in step 3 (by whom, and the trace), the others in step 5."""
+
+    custom: Callable[[WorkloadPolicies, Evidence], tuple[PolicyRef | None, tuple[RuleTrace, ...]]]
+    evaluate: Callable[[WorkloadPolicies, Evidence], Evaluation]
+
+
 # Step 4 for a request and the rules that apply to it.
 Authenticator = Callable[[HttpRequest, tuple[JwtRule, ...]], Authenticated | TokenRefused | KeysNeeded]
 
@@ -148,17 +160,17 @@ def authorize(facts: RequestFacts, snapshot: Snapshot, now: float, *, may_wait: 
     With ``may_wait``, a token whose key may arrive with a fetch gives `KeysNeeded` instead of a denial.
     """
     authenticator = partial(_authenticate, snapshot=snapshot, now=now, may_wait=may_wait)
-    judgement = _judge(facts, snapshot, authenticator, _serve)
+    judgement = _judge(facts, snapshot, authenticator, _SERVING)
     return judgement if isinstance(judgement, KeysNeeded) else judgement.decision
 
 
 def judge(facts: RequestFacts, snapshot: Snapshot, authenticator: Authenticator) -> Judgement | KeysNeeded:
     """Decide one request by the definition, and keep what each step found. ``authenticator`` is step 4."""
-    return _judge(facts, snapshot, authenticator, _explain)
+    return _judge(facts, snapshot, authenticator, _EXPLAINING)
 
 
 def _judge(
-    facts: RequestFacts, snapshot: Snapshot, authenticator: Authenticator, engine: Engine
+    facts: RequestFacts, snapshot: Snapshot, authenticator: Authenticator, engine: _Engine
 ) -> Judgement | KeysNeeded:
     policies = snapshot.policies
     if policies is None:
@@ -180,7 +192,7 @@ def _steps(
     mesh: Mesh,
     policies: PolicySet,
     authenticator: Authenticator,
-    engine: Engine,
+    engine: _Engine,
     found: _Found,
 ) -> Judgement | KeysNeeded:
     _refuse_unacceptable(facts, mesh.posture)  # 1
@@ -200,7 +212,8 @@ def _steps(
     )
     if applied.http.custom:
         found.step = Step.CUSTOM
-        _refuse_custom(_compiled(applied, evidence).custom(evidence))
+        by, found.custom = engine.custom(applied, evidence)
+        _refuse_custom(by)
     found.step = Step.TOKEN
     user = _NOBODY if facts.http is None else authenticator(facts.http, applied.jwt_rules)  # 4
     if isinstance(user, KeysNeeded):
@@ -211,12 +224,13 @@ def _steps(
         facts = replace(facts, http=forwarded(facts.http, user.mutations))
         evidence = replace(evidence, facts=facts, identity=Identity(peer=found.peer, token=user.token))
     found.step = Step.POLICIES
-    evaluation = engine(applied, evidence)  # 5
+    evaluation = engine.evaluate(applied, evidence)  # 5
     return Judgement(
         step=found.step,
         decision=_decision(evaluation, user.mutations, policies.generation),
         workload=found.workload,
         peer=found.peer,
+        custom=found.custom,
         token=user.token,
         evaluation=evaluation,
     )
@@ -225,6 +239,15 @@ def _steps(
 def _explain(applied: WorkloadPolicies, evidence: Evidence) -> Evaluation:
     """Step 5 with the whole trace, by the definition."""
     return evaluate(applied.tcp if evidence.facts.http is None else applied.http, evidence)
+
+
+def _explain_custom(applied: WorkloadPolicies, evidence: Evidence) -> tuple[PolicyRef | None, tuple[RuleTrace, ...]]:
+    rules = custom_rules(applied.tcp if evidence.facts.http is None else applied.http, evidence)
+    return decider(rules), rules
+
+
+def _serve_custom(applied: WorkloadPolicies, evidence: Evidence) -> tuple[PolicyRef | None, tuple[RuleTrace, ...]]:
+    return _compiled(applied, evidence).custom(evidence), ()
 
 
 def _serve(applied: WorkloadPolicies, evidence: Evidence) -> Evaluation:
@@ -241,6 +264,10 @@ def _serve(applied: WorkloadPolicies, evidence: Evidence) -> Evaluation:
         audit=verdict.audit,
         dry_run=verdict.dry_run,
     )
+
+
+_EXPLAINING: Final = _Engine(custom=_explain_custom, evaluate=_explain)
+_SERVING: Final = _Engine(custom=_serve_custom, evaluate=_serve)
 
 
 def _compiled(applied: WorkloadPolicies, evidence: Evidence) -> CompiledPolicies:

@@ -137,7 +137,7 @@ def test_the_keys_of_the_json_are_stable(explain: Explain) -> None:
         *("decision", "reason", "detail", "policy", "step", "response", "changes", "pipeline", "workload", "peer"),
         *("mtls", "user", "rules", "nearest", "audit", "dry_run", "notes"),
     ]
-    assert list(result["rules"][0]) == ["id", "source", "action", "outcome", "fields"]
+    assert list(result["rules"][0]) == ["id", "source", "action", "outcome", "fields", "dry_run"]
     assert list(result["rules"][0]["fields"][0]) == [
         *("part", "index", "field", "negated", "wanted", "got", "outcome", "source")
     ]
@@ -227,12 +227,57 @@ def test_a_dry_run_and_an_audit_are_told_and_change_nothing(explain: Explain, tm
     assert "with the policies of the dry run: ALLOW" in post.out
 
 
+def test_the_rules_of_an_audit_and_of_a_dry_run_are_traced_as_what_they_are(explain: Explain, tmp_path: Path) -> None:
+    tried = authorization("{rules: [{to: [{operation: {methods: [PUT]}}]}, {to: [{operation: {methods: [GET]}}]}]}")
+    tried = tried.replace("namespace: apps}", "namespace: apps, annotations: {istio.io/dry-run: 'true'}}")
+    rules = "[{to: [{operation: {methods: [PUT]}}]}, {to: [{operation: {methods: [GET]}}]}, {}]"
+    audited = authorization(f"{{action: AUDIT, rules: {rules}}}", name="audited")
+    words = (*policy(tmp_path, tried + audited), "--to", "apps/shop", "GET", "/")
+
+    traced = [(rule["action"], rule["dry_run"], rule["outcome"]) for rule in explain.json(*words)["rules"]]
+    assert traced == [
+        ("AUDIT", False, "no match"),
+        ("AUDIT", False, "match"),
+        ("ALLOW", True, "no match"),
+        ("ALLOW", True, "match"),
+    ]
+    assert "ALLOW (dry run) ns[apps]-policy[rule]-rule[1]" in explain(*words).out
+    assert explain.json(*words)["nearest"] is None
+
+
 def test_a_custom_policy_that_matches_is_where_it_ends(explain: Explain, tmp_path: Path) -> None:
     spec = "{action: CUSTOM, provider: {name: p}, rules: [{to: [{operation: {methods: [GET]}}]}]}"
     words = (*policy(tmp_path, authorization(spec)), "--to", "apps/shop")
     denied, allowed = explain.json(*words, "GET", "/"), explain.json(*words, "POST", "/")
 
     assert (denied["step"], denied["decision"], allowed["decision"]) == ("custom", "DENY", "ALLOW")
+
+
+@pytest.mark.parametrize("token", [(), ("--claims", "{}"), ("--token", "x")])
+def test_a_custom_rule_is_traced_field_by_field_whatever_ends_the_request(
+    explain: Explain, tmp_path: Path, token: tuple[str, ...]
+) -> None:
+    rules = "{to: [{operation: {methods: [PUT]}}]}, {to: [{operation: {paths: [/a], methods: [GET]}}]}"
+    text = authorization(f"{{action: CUSTOM, provider: {{name: p}}, rules: [{rules}]}}")
+    users = request_authentication("{jwtRules: [{issuer: 'https://i.example', jwksUri: 'https://i.example/keys'}]}")
+    words = (*policy(tmp_path, text + users), "--to", "apps/shop", *token, "GET")
+
+    def traced(path: str) -> list[tuple[str, str, list[tuple[str, list[str], str, str]]]]:
+        return [
+            (
+                rule["action"],
+                rule["outcome"],
+                [(field["field"], field["wanted"], field["got"], field["outcome"]) for field in rule["fields"]],
+            )
+            for rule in explain.json(*words, path)["rules"]
+        ]
+
+    first = ("CUSTOM", "no match", [("methods", ["PUT"], "GET", "no match")])
+    methods = ("methods", ["GET"], "GET", "match")
+    assert traced("/a") == [first, ("CUSTOM", "match", [methods, ("paths", ["/a"], "/a", "match")])]
+    assert traced("/b") == [first, ("CUSTOM", "no match", [methods, ("paths", ["/a"], "/b", "no match")])]
+    assert explain.json(*words, "/b")["step"] == ("token" if token else "policies")
+    assert explain.json(*words, "/a")["policy"]["id"] == "ns[apps]-policy[rule]-rule[1]"
 
 
 def test_a_waypoint_and_the_service_that_is_asked_for_are_said_as_the_route_says_them(

@@ -180,7 +180,8 @@ def test_an_audit_policy_changes_nothing_but_the_report(text: str, rule: str) ->
     plain, audited = _evaluate(text), _evaluate(text + _audit(rule))
 
     assert plain.audit is None
-    assert replace(audited, audit=None) == plain
+    assert replace(audited, audit=None, audit_rules=()) == plain
+    assert [trace.action for trace in audited.audit_rules] == [Action.AUDIT]
     assert (audited.audit is None) == (rule == POST)
 
 
@@ -227,13 +228,23 @@ def test_a_dry_run_is_judged_together_with_what_is_in_force_and_changes_nothing(
     plain, found = _evaluate(enforced), _evaluate(enforced + _tried(tried))
 
     assert plain.dry_run is None
-    assert replace(found, dry_run=None) == plain
+    assert replace(found, dry_run=None, tried_rules=()) == plain
     assert found.dry_run is not None
     assert found.dry_run.reason is would
     assert found.dry_run.allowed is isinstance(would, AllowReason)
     assert (None if found.dry_run.policy is None else found.dry_run.policy.id) == (
         None if policy is None else f"ns[apps]-policy[{policy}]-rule[0]"
     )
+
+
+def test_the_trace_of_a_dry_run_is_all_of_its_rules_and_no_others() -> None:
+    found = _evaluate(_deny(POST) + _tried(_allow(f"{GET}, {POST}", "tried")))
+
+    assert [(trace.policy.id, trace.outcome) for trace in found.tried_rules] == [
+        ("ns[apps]-policy[tried]-rule[0]", Outcome.MATCH),
+        ("ns[apps]-policy[tried]-rule[1]", Outcome.NO_MATCH),
+    ]
+    assert [trace.policy.id for trace in found.rules] == ["ns[apps]-policy[stop]-rule[0]"]
 
 
 def test_a_tried_allow_does_not_switch_to_default_deny() -> None:

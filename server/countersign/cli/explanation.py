@@ -71,13 +71,14 @@ class Field:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleLine:
-    """One rule and all of its fields; one without any is for every request."""
+    """One rule and all of its fields; one without any is for every request. One of a ``dry_run`` decides nothing."""
 
     id: str
     source: str
     action: str
     outcome: str
     fields: tuple[Field, ...]
+    dry_run: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from countersign.cli.conceal import printable, without_tokens
-from countersign.cli.explanation import Explanation, Field, Place, RuleLine
+from countersign.cli.explanation import Explanation, Field, Place
 from countersign.policy.terms.evidence import ABSENT
 
 _RED, _GREEN, _YELLOW, _BOLD, _DIM = "31", "32", "33", "1", "2"
@@ -41,6 +41,9 @@ _FLAG_OF: Final = {
     "destination.ip": "--destination-ip",
     "connection.sni": "--sni",
 }
+
+
+_EMPTY: Final = ("      no conditions: it is for every request",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,12 +121,9 @@ def _rules(explained: Explanation, style: Style) -> Iterator[str]:
         return
     yield style.paint("rules asked", _BOLD)
     for rule in explained.rules:
-        yield f"  {style.sign(rule.outcome)} {rule.action} {printable(rule.id)} ({printable(rule.source)})"
-        yield from _fields(rule.fields, style, "      ") if rule.fields else _empty(rule)
-
-
-def _empty(_: RuleLine) -> Iterator[str]:
-    yield "      no conditions: it is for every request"
+        only_tried = " (dry run)" if rule.dry_run else ""
+        yield f"  {style.sign(rule.outcome)} {rule.action}{only_tried} {printable(rule.id)} ({printable(rule.source)})"
+        yield from _fields(rule.fields, style, "      ") if rule.fields else _EMPTY
 
 
 def _fields(fields: tuple[Field, ...], style: Style, indent: str) -> Iterator[str]:

@@ -43,7 +43,10 @@ def explanation(judgement: Judgement, asked: Asked, concealer: Concealer) -> Exp
     decision, workload = judgement.decision, judgement.workload
     allowed = isinstance(decision, Allow)
     rules = _Rules(concealer)
-    trace = judgement.evaluation.rules if judgement.evaluation else ()
+    evaluation = judgement.evaluation
+    trace = evaluation.rules if evaluation else ()
+    enforced = (*judgement.custom, *(evaluation.audit_rules if evaluation else ()), *trace)
+    tried = evaluation.tried_rules if evaluation else ()
     found = Explanation(
         decision="ALLOW" if allowed else "DENY",
         reason=decision.reason,
@@ -57,7 +60,7 @@ def explanation(judgement: Judgement, asked: Asked, concealer: Concealer) -> Exp
         peer=str(judgement.peer) if judgement.peer else None,
         mtls=_mtls(asked.mtls),
         user=_user(judgement.token, checked=asked.signature_checked) if judgement.token else None,
-        rules=tuple(map(rules.line, trace)),
+        rules=(*map(rules.line, enforced), *(rules.line(rule, dry_run=True) for rule in tried)),
         nearest=rules.miss(trace) if decision.reason is Reason.NO_ALLOW_RULE_MATCHED else None,
         audit=_place(decision.audit),
         dry_run=_tried(decision.dry_run) if decision.dry_run else None,
@@ -167,13 +170,14 @@ class _Rules:
     def __init__(self, concealer: Concealer) -> None:
         self._concealer = concealer
 
-    def line(self, rule: RuleTrace) -> RuleLine:
+    def line(self, rule: RuleTrace, *, dry_run: bool = False) -> RuleLine:
         return RuleLine(
             id=rule.policy.id,
             source=rule.policy.source,
             action=rule.action,
             outcome=_outcome(rule),
             fields=tuple(self._fields(rule)),
+            dry_run=dry_run,
         )
 
     def miss(self, trace: tuple[RuleTrace, ...]) -> Miss | None:

@@ -25,7 +25,8 @@ from countersign.policy.trace import RuleTrace, TermTrace, nearest
 class Evaluation:
     """What the policies say. ``rules`` is the trace: every rule that was asked, up to the one that decided.
 
-    ``audit`` is the first AUDIT rule that matched; ``dry_run`` what the policies that are only tried would change.
+    ``audit`` is the first AUDIT rule that matched, the last of ``audit_rules``; ``dry_run`` what the policies that are
+    only tried would change, ``tried_rules`` all of their rules.
     """
 
     outcome: AllowReason | Reason
@@ -34,23 +35,49 @@ class Evaluation:
     rules: tuple[RuleTrace, ...]
     audit: PolicyRef | None = None
     dry_run: DryRun | None = None
+    audit_rules: tuple[RuleTrace, ...] = ()
+    tried_rules: tuple[RuleTrace, ...] = ()
 
 
 def evaluate(policies: PoliciesByAction, evidence: Evidence) -> Evaluation:
     """Decide by DENY, then by ALLOW policies. Total: there is a decision for every input."""
     decided = _decide(policies, evidence)
-    audit = next((trace for trace in _traces(policies.audit, evidence) if trace.outcome is not Outcome.NO_MATCH), None)
+    audit_rules = _asked(policies.audit, evidence)
     dry_run = None
     if policies.tried:
         would = _decide(policies.as_if_enforced(), evidence)
         dry_run = DryRun(reason=would.outcome, policy=would.policy)
-    return replace(decided, audit=audit.policy if audit else None, dry_run=dry_run)
+    return replace(
+        decided,
+        audit=decider(audit_rules),
+        dry_run=dry_run,
+        audit_rules=audit_rules,
+        tried_rules=tuple(_traces(policies.tried, evidence)),
+    )
 
 
 def custom(policies: PoliciesByAction, evidence: Evidence) -> PolicyRef | None:
     """The first CUSTOM rule that matches or cannot be read. It is asked before anybody's token is looked at."""
-    traces = _traces(policies.custom, evidence)
-    return next((trace.policy for trace in traces if trace.outcome is not Outcome.NO_MATCH), None)
+    return decider(custom_rules(policies, evidence))
+
+
+def custom_rules(policies: PoliciesByAction, evidence: Evidence) -> tuple[RuleTrace, ...]:
+    """The trace of `custom`: every CUSTOM rule that was asked."""
+    return _asked(policies.custom, evidence)
+
+
+def decider(asked: tuple[RuleTrace, ...]) -> PolicyRef | None:
+    """The rule at which the asking ended, if one matched or could not be read."""
+    return asked[-1].policy if asked and asked[-1].outcome is not Outcome.NO_MATCH else None
+
+
+def _asked(policies: tuple[AuthorizationPolicy, ...], evidence: Evidence) -> tuple[RuleTrace, ...]:
+    asked: list[RuleTrace] = []
+    for trace in _traces(policies, evidence):
+        asked.append(trace)
+        if trace.outcome is not Outcome.NO_MATCH:
+            break
+    return tuple(asked)
 
 
 def _decide(policies: PoliciesByAction, evidence: Evidence) -> Evaluation:
@@ -78,14 +105,14 @@ def in_order(policies: tuple[AuthorizationPolicy, ...]) -> list[tuple[Authorizat
     return sorted(pairs, key=lambda pair: pair[0].rule_id(pair[1]))
 
 
-def _evaluation(outcome: AllowReason | Reason, decider: RuleTrace | None, asked: list[RuleTrace]) -> Evaluation:
+def _evaluation(outcome: AllowReason | Reason, by: RuleTrace | None, asked: list[RuleTrace]) -> Evaluation:
     detail = ""
-    if outcome is Reason.DENY_RULE_MATCHED and decider is not None and decider.outcome is Outcome.UNREADABLE:
-        detail = _ambiguity(decider.terms)
+    if outcome is Reason.DENY_RULE_MATCHED and by is not None and by.outcome is Outcome.UNREADABLE:
+        detail = _ambiguity(by.terms)
     elif outcome is Reason.NO_ALLOW_RULE_MATCHED:
         miss = nearest(asked)
         detail = "" if miss is None else _ambiguity(miss.terms) or _difference(miss.rule.policy, miss.terms)
-    return Evaluation(outcome=outcome, policy=decider.policy if decider else None, detail=detail, rules=tuple(asked))
+    return Evaluation(outcome=outcome, policy=by.policy if by else None, detail=detail, rules=tuple(asked))
 
 
 def _ambiguity(terms: Iterable[TermTrace]) -> str:
