@@ -10,11 +10,12 @@ from typing import Final
 
 from countersign.authorize import Snapshot
 from countersign.core.jwt_rule import KeySource, RemoteKeys
-from countersign.edge.check import Checker
-from countersign.edge.grpc_server import GrpcServer
+from countersign.edge.check import Checker, report_on
 from countersign.edge.jwks import KeyFetcher
 from countersign.edge.policy_files import changes, digest, parse_files, read_files
 from countersign.edge.probes import Probes
+from countersign.edge.server import Server
+from countersign.edge.transport import make_server
 from countersign.policy.analysis.analyze import Written, analyze
 from countersign.policy.analysis.surroundings import Surroundings
 from countersign.policy.problems import PolicyError, Problem
@@ -45,27 +46,29 @@ class App:
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Raise `PolicyError` or OSError where serving cannot start."""
+        """Serve until SIGTERM or SIGINT. Raise `PolicyError`, `TransportError` or OSError where it cannot start."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         await self._load()
-        checker = Checker(lambda: self._snapshot, self._fetcher.refresh)
-        server = GrpcServer(checker.answer, self._settings.listen)
+        checker = Checker(lambda: self._snapshot, self._fetcher.refresh, report_on(loop))
+        server = make_server(checker.answer, self._settings.listen, self._settings.transport)
         try:
             await server.start()
             _log.info("listening on %s", ", ".join(map(str, self._settings.listen)))
-            # After the server: whoever is told that we are ready may call at once.
+            await self._say(server)
+            # After the server and its health: whoever is told that we are ready may call at once, and ask again.
             with Probes(self._settings.probes, self._not_ready):
                 await self._serve(server)
         finally:
             await server.drain(_GRACE)
 
-    async def _serve(self, server: GrpcServer) -> None:
+    async def _serve(self, server: Server) -> None:
         tasks = [
             asyncio.create_task(self._fetcher.run(), name="keys"),
             asyncio.create_task(self._watch(), name="policies"),
             asyncio.create_task(self._announce(server), name="health"),
+            asyncio.create_task(server.ended(), name="checks"),
         ]
         stopped = asyncio.create_task(self._stop.wait(), name="stop")
         try:
@@ -97,12 +100,15 @@ class App:
         self._has_been_ready = True
         return ""
 
-    async def _announce(self, server: GrpcServer) -> None:
+    async def _announce(self, server: Server) -> None:
         """Tell health checks whatever readiness becomes."""
         while True:
-            await server.set_serving(serving=not self._not_ready())
+            await self._say(server)
             await self._news.wait()
             self._news.clear()
+
+    async def _say(self, server: Server) -> None:
+        await server.set_serving(serving=not self._not_ready())
 
     async def _watch(self) -> None:
         said = ""

@@ -47,6 +47,7 @@ _ANSWERS: Final[Mapping[Reason, tuple[int, str]]] = {
     Reason.WORKLOAD_UNKNOWN: (503, _UNAVAILABLE),
     Reason.NO_POLICIES: (503, _UNAVAILABLE),
     Reason.DEADLINE_PASSED: (503, _UNAVAILABLE),
+    Reason.OVERLOADED: (503, _UNAVAILABLE),
     Reason.INTERNAL_ERROR: (503, _UNAVAILABLE),
 }
 _FORBIDDEN: Final = (403, ACCESS_DENIED)

@@ -7,6 +7,7 @@ from countersign.authorize import Mesh
 from countersign.core.identity import PeerSource
 from countersign.core.spiffe import is_trust_domain
 from countersign.edge.addresses import Address, TcpAddress
+from countersign.edge.transport import Transport
 
 
 class SettingsError(ValueError):
@@ -22,6 +23,7 @@ class Settings:
     policies: tuple[Path, ...]
     probes: TcpAddress
     mesh: Mesh
+    transport: Transport = Transport.AUTO
 
     def __post_init__(self) -> None:
         """Hold the settings against each other."""

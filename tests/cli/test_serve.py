@@ -50,6 +50,34 @@ def test_it_decides_and_says_that_it_is_ready(tmp_path: Path, policies: Path) ->
         assert [health(serve.address, name) for name in ("", SERVICE)] == ["SERVING", "SERVING"]
 
 
+@pytest.mark.parametrize(
+    ("flags", "chosen"),
+    [
+        ((), "native: a unix socket"),
+        (("--transport", "native"), "native: asked for"),
+        (("--transport", "grpcio"), "grpcio: asked for"),
+    ],
+)
+def test_the_transport_is_chosen_and_logged(
+    tmp_path: Path, policies: Path, flags: tuple[str, ...], chosen: str
+) -> None:
+    with Serve(tmp_path, policies, "--namespace", "apps", *flags) as serve:
+        assert decide(serve) == "allow-rule-matched"
+        assert f"{serve.address} is served by {chosen}\n" in serve.log
+        assert serve.child.stop() == 0
+
+
+def test_a_transport_that_cannot_serve_an_address_is_a_usage_error(policies: Path) -> None:
+    flags = ("--listen", "0.0.0.0:9191", "--insecure-listen", "--probes", f"127.0.0.1:{free_port()}")
+    refused = countersign("serve", "--policies", str(policies), "--transport", "native", *flags)
+
+    assert refused.returncode == 2
+    assert refused.stderr.endswith(
+        "countersign serve: --transport native cannot serve 0.0.0.0:9191: "
+        "pygrpc-native is for a unix socket or loopback; say auto or grpcio\n"
+    )
+
+
 def test_whoever_hears_that_it_is_ready_can_call_at_once(tmp_path: Path, policies: Path) -> None:
     for attempt in range(5):
         directory = tmp_path / str(attempt)

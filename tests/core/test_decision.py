@@ -22,6 +22,7 @@ def test_the_names_that_dashboards_and_logs_hold_on_to() -> None:
         "workload-unknown",
         "no-policies-loaded",
         "deadline-passed",
+        "server-overloaded",
         "internal-error",
         "peer-malformed",
         "peer-mismatch",

@@ -2,8 +2,9 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -11,9 +12,10 @@ from typing import Final, Self
 import grpc
 from countersign.authorize import Mesh, Snapshot
 from countersign.core.jwt_rule import KeySource
-from countersign.edge.addresses import UnixAddress
-from countersign.edge.check import Checker, Refresh
-from countersign.edge.grpc_server import GrpcServer
+from countersign.edge.addresses import Address, UnixAddress
+from countersign.edge.check import Checker, Refresh, report_on
+from countersign.edge.server import Answer, Held, Server
+from countersign.edge.transport import Transport, make_server
 from countersign.policy.parse import parse
 from countersign.policy.scope import PolicySet
 from countersign.tokens.keys import KeySet
@@ -61,6 +63,14 @@ def request(
     return message
 
 
+TRANSPORTS: Final = (Transport.NATIVE, Transport.GRPCIO)
+
+
+def server_on(transport: Transport, answer: Answer, addresses: Sequence[Address]) -> Server:
+    """A server of that transport; the native one where it must be installed."""
+    return make_server(answer, addresses, transport)
+
+
 class Serving:
     """A context manager: serves on a unix socket inside it. ``tamper`` changes the bytes of a check on their way in."""
 
@@ -70,12 +80,16 @@ class Serving:
         current: Callable[[], Snapshot],
         refresh: Refresh = lambda _: None,
         tamper: Callable[[bytes], bytes] = bytes,
+        *,
+        transport: Transport = Transport.AUTO,
+        make: Callable[[Answer, Sequence[Address]], Server] | None = None,
     ) -> None:
         self._tamper = tamper
+        self._make = make or partial(server_on, transport)
         self.address = UnixAddress(str(directory / "authz.sock"))
-        self._checker = Checker(current, refresh)
         self._started = threading.Event()
         self._loop = asyncio.new_event_loop()
+        self._checker = Checker(current, refresh, report_on(self._loop))
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="serving")
 
@@ -85,15 +99,15 @@ class Serving:
             loop.run_until_complete(self._serve())
 
     async def _serve(self) -> None:
-        server = GrpcServer(self._answer, [self.address])
+        server = self._make(self._answer, [self.address])
         await server.start()
         await server.set_serving(serving=True)
         self._started.set()
         await self._stop.wait()
         await server.drain(1.0)
 
-    async def _answer(self, payload: bytes, time_remaining: float | None) -> bytes:
-        return await self._checker.answer(self._tamper(payload), time_remaining)
+    def _answer(self, payload: bytes, time_remaining: float | None) -> bytes | Held:
+        return self._checker.answer(self._tamper(payload), time_remaining)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -15,6 +15,7 @@ from countersign import authorize as pipeline
 from countersign.authorize import Snapshot
 from countersign.core.jwt_rule import RemoteKeys
 from countersign.edge import check
+from countersign.edge.transport import Transport
 from countersign.mesh.issuer import Issuer
 from countersign.tokens.keys import KeySet
 from countersign.wire import auth_pb2 as pb
@@ -25,9 +26,9 @@ FAULTS = [Exception, RecursionError, MemoryError, UnicodeError, OverflowError, A
 
 
 @pytest.fixture
-def serving(tmp_path: Path) -> Iterator[Serving]:
+def serving(tmp_path: Path, transport: Transport) -> Iterator[Serving]:
     current = snapshot()
-    with Serving(tmp_path, lambda: current) as running:
+    with Serving(tmp_path, lambda: current, transport=transport) as running:
         yield running
 
 
@@ -222,9 +223,9 @@ def test_a_caller_in_more_of_a_hurry_than_that_is_answered_in_time(
     assert allowed(serving.check(request(), timeout=5))
 
 
-def test_no_policies_is_a_denial_of_its_own(tmp_path: Path) -> None:
+def test_no_policies_is_a_denial_of_its_own(tmp_path: Path, transport: Transport) -> None:
     current = [Snapshot(mesh=snapshot().mesh, policies=None, keys={})]
-    with Serving(tmp_path, lambda: current[0]) as serving:
+    with Serving(tmp_path, lambda: current[0], transport=transport) as serving:
         assert denied(serving.check(request()), 503, "no-policies-loaded")
         current[0] = snapshot()
         assert allowed(serving.check(request()))
@@ -305,9 +306,9 @@ def _in_thread(work: Callable[[], pb.CheckResponse]) -> tuple[threading.Thread, 
     return thread, answers
 
 
-def test_a_call_is_held_until_its_key_arrives_and_others_are_not(tmp_path: Path) -> None:
+def test_a_call_is_held_until_its_key_arrives_and_others_are_not(tmp_path: Path, transport: Transport) -> None:
     issuer, fetch = Issuer(ISSUER), Fetch()
-    with Serving(tmp_path, fetch.current, fetch.refresh) as serving:
+    with Serving(tmp_path, fetch.current, fetch.refresh, transport=transport) as serving:
         thread, answers = _in_thread(lambda: serving.check(bearer(issuer)))
         assert fetch.waiting.wait(5)
         assert denied(serving.check(request()), 403, "no-allow-rule-matched")
@@ -318,9 +319,9 @@ def test_a_call_is_held_until_its_key_arrives_and_others_are_not(tmp_path: Path)
     assert fetch.asked == [REMOTE]
 
 
-def test_a_key_that_does_not_come_within_the_budget_is_a_denial(tmp_path: Path) -> None:
+def test_a_key_that_does_not_come_within_the_budget_is_a_denial(tmp_path: Path, transport: Transport) -> None:
     issuer, fetch = Issuer(ISSUER), Fetch()
-    with Serving(tmp_path, fetch.current, fetch.refresh) as serving:
+    with Serving(tmp_path, fetch.current, fetch.refresh, transport=transport) as serving:
         started = time.monotonic()
         response = serving.check(bearer(issuer))
 
@@ -329,10 +330,12 @@ def test_a_key_that_does_not_come_within_the_budget_is_a_denial(tmp_path: Path) 
     assert check.BUDGET <= time.monotonic() - started < 1.0
 
 
-def test_a_token_of_an_unknown_key_is_refused_at_once_where_no_fetch_is_permitted(tmp_path: Path) -> None:
+def test_a_token_of_an_unknown_key_is_refused_at_once_where_no_fetch_is_permitted(
+    tmp_path: Path, transport: Transport
+) -> None:
     issuer, stranger, fetch = Issuer(ISSUER), Issuer(ISSUER), Fetch(permitted=False)
     fetch.keys = {REMOTE: KeySet.parse(json.dumps(issuer.jwks()))}
-    with Serving(tmp_path, fetch.current, fetch.refresh) as serving:
+    with Serving(tmp_path, fetch.current, fetch.refresh, transport=transport) as serving:
         response = serving.check(bearer(stranger))
 
         assert denied(response, 401, "token-unknown-key")

@@ -104,7 +104,7 @@ def test_an_answer_that_is_not_explicit_is_found(monkeypatch: pytest.MonkeyPatch
     class Careless:
         def __init__(self, *_: object) -> None: ...
 
-        async def answer(self, *_: object) -> bytes:
+        def answer(self, *_: object) -> bytes:
             return bytes(answer.SerializeToString())
 
     monkeypatch.setattr(targets, "Checker", Careless)

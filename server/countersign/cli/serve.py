@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 from countersign.app import App
 from countersign.cli.mesh_flags import DEFAULT_POLICIES, add_mesh_flags, mesh_of
 from countersign.edge.addresses import Address, AddressError, TcpAddress, parse_address
+from countersign.edge.transport import Transport, TransportError
 from countersign.policy.problems import PolicyError
 from countersign.settings import Settings, SettingsError
 
@@ -36,6 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"file or directory of Istio YAML, watched; repeatable (default: {DEFAULT_POLICIES})",
     )
     add_mesh_flags(parser)
+    add(
+        "--transport",
+        type=Transport,
+        choices=list(Transport),
+        default=Transport.AUTO,
+        help="what carries gRPC; auto: native (pygrpc-native) on a unix socket or loopback, else grpcio",
+    )
     add("--probes", metavar="HOST:PORT", default="127.0.0.1:8282", help="health over HTTP (default: %(default)s)")
 
 
@@ -53,6 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
     except PolicyError as error:
         print(f"countersign serve: the policies cannot be used\n{error}", file=sys.stderr)
         return 1
+    except TransportError as error:
+        print(f"countersign serve: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -63,6 +74,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         policies=tuple(Path(text) for text in arguments.policies or [DEFAULT_POLICIES]),
         probes=_flag("--probes", _tcp, arguments.probes),
         mesh=mesh_of(arguments),
+        transport=arguments.transport,
     )
 
 

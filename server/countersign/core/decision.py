@@ -23,6 +23,7 @@ class Reason(StrEnum):
     WORKLOAD_UNKNOWN = "workload-unknown"
     NO_POLICIES = "no-policies-loaded"
     DEADLINE_PASSED = "deadline-passed"
+    OVERLOADED = "server-overloaded"
     INTERNAL_ERROR = "internal-error"
     CUSTOM_PROVIDER = "custom-provider-unavailable"  # a CUSTOM policy's rule matched, and nobody can be asked
     # The first proof: the workload.

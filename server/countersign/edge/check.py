@@ -8,45 +8,88 @@ import asyncio
 import logging
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from countersign.authorize import Snapshot, authorize, deny
 from countersign.core.decision import Allow, Decision, Reason
 from countersign.core.jwt_rule import RemoteKeys
+from countersign.edge.server import Held
 from countersign.tokens.authenticate import KeysNeeded
 from countersign.wire.codec import RequestError, decode, encode
 
 _log: Final = logging.getLogger(__name__)
 
 BUDGET: Final = 0.150  # seconds: Envoy's own default for the whole call is 200 ms
+MAX_HELD: Final = 1024  # checks that wait for keys at a time
 _MARGIN: Final = 0.020  # seconds of the caller's deadline left for the way back
 
 _INTERNAL_ERROR: Final = encode(deny(Reason.INTERNAL_ERROR))
+_DEADLINE_PASSED: Final = encode(deny(Reason.DEADLINE_PASSED, "the decision came after the deadline of the check"))
+_NO_TIME: Final = encode(deny(Reason.DEADLINE_PASSED, "the deadline of the check came before its turn"))
+
+# For whoever is one too many, before anything is done for it.
+OVERLOADED: Final = encode(
+    replace(deny(Reason.OVERLOADED, "more checks at a time than can be answered"), headers=(("retry-after", "1"),))
+)
 
 Refresh = Callable[[RemoteKeys], "asyncio.Future[None] | None"]
+Report = Callable[[Exception], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+class _Ticket:
+    """A check that waits for keys; it counts as long as anybody has it."""
+
+    payload: bytes
+    sources: Iterable[RemoteKeys]
+    deadline: float
 
 
 class Checker:
-    """Answers checks from the current snapshot. Holds a call while its key is fetched, never a thread."""
+    """Answers checks from the current snapshot. Holds a call while its key is fetched, never a thread.
 
-    def __init__(self, current: Callable[[], Snapshot], refresh: Refresh) -> None:
+    ``report`` is told of every fault of ours that became a denial. Checks may come from any thread.
+    """
+
+    def __init__(self, current: Callable[[], Snapshot], refresh: Refresh, report: Report) -> None:
         self._current = current
         self._refresh = refresh
+        self._report = report
+        self._held: weakref.WeakSet[_Ticket] = weakref.WeakSet()
 
-    async def answer(self, payload: bytes, time_remaining: float | None) -> bytes:
-        """The serialized CheckResponse to a serialized CheckRequest; ``time_remaining`` in seconds, None if endless."""
+    def answer(self, payload: bytes, time_remaining: float | None) -> bytes | Held:
+        """The serialized CheckResponse to a serialized CheckRequest, or what to await for it on the event loop.
+
+        ``time_remaining`` is in seconds, None if endless.
+        """
         try:
-            deadline = time.monotonic() + min(BUDGET, BUDGET if time_remaining is None else time_remaining - _MARGIN)
-            decision = self._decide(payload, may_wait=True)
+            now = time.monotonic()
+            deadline = now + (BUDGET if time_remaining is None else min(BUDGET, time_remaining - _MARGIN))
+            if deadline <= now:
+                return _NO_TIME
+            decision = self._decide(payload, may_wait=len(self._held) < MAX_HELD)
             if isinstance(decision, KeysNeeded):
-                await self._wait_for(decision.sources, deadline)
-                decision = self._decide(payload, may_wait=False)
-            if isinstance(decision, KeysNeeded) or (isinstance(decision, Allow) and time.monotonic() > deadline):
-                decision = deny(Reason.DEADLINE_PASSED, "the decision came after the deadline of the check")
-            return encode(decision)
-        except Exception as error:  # noqa: BLE001 (the one catch-all: any fault of ours is a denial)
-            asyncio.get_running_loop().call_soon(_report, type(error).__name__, error.__traceback__)
+                ticket = _Ticket(payload=payload, sources=decision.sources, deadline=deadline)
+                self._held.add(ticket)
+                return partial(self._resume, ticket)
+            return _encoded(decision, deadline)
+        except Exception as error:  # noqa: BLE001 (any fault of ours is a denial)
+            self._report(error)
+            return _INTERNAL_ERROR
+
+    async def _resume(self, ticket: _Ticket) -> bytes:
+        """Wait, and decide with whatever keys have come."""
+        try:
+            await self._wait_for(ticket.sources, ticket.deadline)
+            decision = self._decide(ticket.payload, may_wait=False)
+            return _DEADLINE_PASSED if isinstance(decision, KeysNeeded) else _encoded(decision, ticket.deadline)
+        except Exception as error:  # noqa: BLE001 (as above)
+            self._report(error)
             return _INTERNAL_ERROR
 
     def _decide(self, payload: bytes, *, may_wait: bool) -> Decision | KeysNeeded:
@@ -62,6 +105,22 @@ class Checker:
         timeout = deadline - time.monotonic()
         if pending and timeout > 0:
             await asyncio.wait(pending, timeout=timeout)
+
+
+def _encoded(decision: Decision, deadline: float) -> bytes:
+    if isinstance(decision, Allow) and time.monotonic() > deadline:
+        return _DEADLINE_PASSED
+    return encode(decision)
+
+
+def report_on(loop: asyncio.AbstractEventLoop) -> Report:
+    """Log faults on the loop, beside the request path."""
+
+    def report(error: Exception) -> None:
+        with suppress(RuntimeError):  # the loop has ended, and the log with it
+            loop.call_soon_threadsafe(_report, type(error).__name__, error.__traceback__)
+
+    return report
 
 
 def _report(name: str, trace: object) -> None:

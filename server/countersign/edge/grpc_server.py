@@ -4,26 +4,22 @@ Messages pass as bytes: a request that does not parse must meet our own denial, 
 """
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from countersign.edge.addresses import Address, UnixAddress, prepare_socket, restrict_socket
+from countersign.edge.server import MAX_RECEIVE, MAX_STREAMS, SERVICES, SOCKET_UMASK, Answer
 from countersign.wire.codec import SERVICE
-
-_MAX_RECEIVE: Final = 4 * 1024 * 1024  # bytes: Envoy's 60 KiB of headers, a body where one is sent, and room
-_SOCKET_UMASK: Final = 0o117
 
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # a second process on the same port is a mistake, and must hear so
-    ("grpc.max_receive_message_length", _MAX_RECEIVE),
-    ("grpc.max_concurrent_streams", 1024),
+    ("grpc.max_receive_message_length", MAX_RECEIVE),
+    ("grpc.max_concurrent_streams", MAX_STREAMS),
     ("grpc.http2.max_ping_strikes", 2),
 )
-
-Answer = Callable[[bytes, float | None], Awaitable[bytes]]
 
 
 class GrpcServer:
@@ -35,7 +31,8 @@ class GrpcServer:
         self._server = grpc.aio.server(options=_OPTIONS)
 
         async def check(payload: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-            return await answer(payload, context.time_remaining())
+            result = answer(payload, context.time_remaining())
+            return result if isinstance(result, bytes) else await result()
 
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(SERVICE, {"Check": grpc.unary_unary_rpc_method_handler(check)}),)
@@ -54,7 +51,7 @@ class GrpcServer:
             self._add_port(address)
             return
         prepare_socket(address)
-        umask = os.umask(_SOCKET_UMASK)  # so that the socket is never open to others, not even for a moment
+        umask = os.umask(SOCKET_UMASK)
         try:
             self._add_port(address)
         finally:
@@ -72,8 +69,12 @@ class GrpcServer:
     async def set_serving(self, *, serving: bool) -> None:
         """Tell health checks, for the whole server and for the service by name."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in ("", SERVICE):
+        for service in SERVICES:
             await self._health.set(service, status)
+
+    async def ended(self) -> None:
+        """Return when the server has ended."""
+        await self._server.wait_for_termination()
 
     async def drain(self, grace: float) -> None:
         """Say NOT_SERVING, take no new checks, and give running ones ``grace`` seconds to end."""

@@ -1,0 +1,178 @@
+"""The ext_authz and health services on pygrpc-native, whose HTTP/2 runs in Rust, outside the GIL.
+
+A check is answered where it is taken from the front, on one thread that does nothing else: no event loop and no
+second thread stands between its bytes and its answer. Only a held check goes to the event loop.
+
+The front takes messages of any size, inflates what is compressed, and sets aside what a message's prefix claims
+before it has come. So it is for peers of this machine only (see `countersign.edge.transport`).
+"""
+
+import asyncio
+import concurrent.futures
+import os
+import threading
+import time
+from functools import partial
+from typing import Final
+
+from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
+
+from countersign.edge.addresses import Address, UnixAddress, prepare_socket, restrict_socket
+from countersign.edge.check import OVERLOADED
+from countersign.edge.native_health import CHECK, WATCH, NativeHealth
+from countersign.edge.server import MAX_RECEIVE, MAX_STREAMS, SOCKET_UMASK, Answer, Held
+from countersign.edge.waiting import Queue, Waiting
+from countersign.wire.codec import METHOD
+
+_METHODS: Final = ((METHOD, False), (CHECK, False), (WATCH, True))
+_AUTHZ_CHECK, _HEALTH_CHECK, _HEALTH_WATCH = range(len(_METHODS))
+
+_BATCH: Final = 4096  # events taken at a time: all there are, so that who is one too many hears so at once
+_TURN: Final = 32  # checks answered between two looks at what has arrived, some 2 ms
+
+_QUIET: Final = 0.1  # seconds without a call: whoever knows of the end has gone
+_LAST_CALLS: Final = 2.0  # seconds that others may take to go
+_LOOK: Final = 0.01  # seconds between two looks at whether they have
+
+_RESOURCE_EXHAUSTED: Final = 8  # grpc::StatusCode
+
+
+class NativeServer:
+    """Serves checks on one address."""
+
+    def __init__(self, answer: Answer, address: Address) -> None:
+        self._answer = answer
+        self._address = address
+        self._queue = Queue()
+        self._held: dict[int, concurrent.futures.Future[bytes]] = {}
+        self._last_call = 0.0
+        self._front: NativeGrpcFront | None = None
+
+    async def start(self) -> None:
+        """Bind and accept. Raise OSError, naming the address, where that is not possible."""
+        self._loop = asyncio.get_running_loop()
+        self._ended = self._loop.create_future()
+        front = self._bind()
+        self._health = NativeHealth(front)
+        self._front = front
+        front.start()
+        threading.Thread(target=self._run, args=(front,), name=f"checks of {self._address}", daemon=True).start()
+
+    def _bind(self) -> NativeGrpcFront:
+        if not isinstance(self._address, UnixAddress):
+            return self._open()
+        prepare_socket(self._address)
+        umask = os.umask(SOCKET_UMASK)
+        try:
+            front = self._open()
+        finally:
+            os.umask(umask)
+        restrict_socket(self._address)
+        return front
+
+    def _open(self) -> NativeGrpcFront:
+        try:
+            return NativeGrpcFront(
+                str(self._address),
+                _METHODS,
+                io_threads=1,  # the checks themselves are one thread's work
+                call_details=True,
+                max_concurrent_streams=MAX_STREAMS,
+            )
+        except OSError as error:
+            raise OSError(f"cannot listen on {self._address}") from error
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """Tell health checks, for the whole server and for the service by name."""
+        self._health.say(serving=serving)
+
+    async def ended(self) -> None:
+        """Return when the server has ended, and raise what ended it."""
+        await asyncio.shield(self._ended)
+
+    async def drain(self, grace: float) -> None:
+        """Say NOT_SERVING, answer whoever still calls, and close once nobody does, at most ``grace`` seconds later.
+
+        The front has no way to refuse new calls and let running ones end, so the end waits for a moment's silence.
+        """
+        if self._front is None:
+            return
+        self._health.drain()
+        begun = time.monotonic()
+        while self._busy(begun) and time.monotonic() - begun < grace:  # noqa: ASYNC110 (silence is no event)
+            await asyncio.sleep(_LOOK)
+        self._front.close()
+        await asyncio.wait([self._ended])
+
+    def _busy(self, begun: float) -> bool:
+        now = time.monotonic()
+        called = now - self._last_call < _QUIET and now - begun < _LAST_CALLS
+        return called or bool(self._queue) or bool(self._held)
+
+    def _run(self, front: NativeGrpcFront) -> None:
+        """The thread of the checks."""
+        error: BaseException | None = None
+        try:
+            self._serve(front)
+        except BaseException as raised:  # noqa: BLE001 (whoever waits for the end is told)
+            error = raised
+            front.close()
+        self._loop.call_soon_threadsafe(self._end, error)
+
+    def _end(self, error: BaseException | None) -> None:
+        if error is None:
+            self._ended.set_result(None)
+        else:
+            self._ended.set_exception(error)
+
+    def _serve(self, front: NativeGrpcFront) -> None:
+        queue = self._queue
+        while (events := front.recv_batch_details(_BATCH, 0 if queue else None)) is not None:
+            if events:
+                self._last_call = time.monotonic()
+                gone = {call for kind, call, *_ in events if kind == EVENT_CANCEL}
+                for _, call, method, payload, _, details in events:
+                    if payload is None or call in gone:
+                        self._forget(call)
+                    elif method == _AUTHZ_CHECK:
+                        self._take(front, call, payload, details[2] if details else None)
+                    elif method == _HEALTH_CHECK:
+                        self._health.check(call, payload)
+                    else:
+                        self._health.watch(call, payload)
+            for _ in range(min(len(queue), _TURN)):
+                self._reply(front, queue.take())
+
+    def _forget(self, call: int) -> None:
+        """The caller has gone, or its deadline has."""
+        self._queue.leave(call)
+        self._health.leave(call)
+        held = self._held.get(call)
+        if held is not None:
+            held.cancel()
+
+    def _take(self, front: NativeGrpcFront, call: int, payload: bytes, remaining: float | None) -> None:
+        if len(payload) > MAX_RECEIVE:
+            front.fail(call, _RESOURCE_EXHAUSTED, f"received {len(payload)} bytes, more than {MAX_RECEIVE}")
+            return
+        deadline = None if remaining is None else self._last_call + remaining
+        if not self._queue.offer(Waiting(call, payload, deadline)):
+            front.respond(call, OVERLOADED)
+
+    def _reply(self, front: NativeGrpcFront, waiting: Waiting) -> None:
+        deadline = waiting.deadline
+        answer = self._answer(waiting.payload, None if deadline is None else deadline - time.monotonic())
+        if isinstance(answer, bytes):
+            front.respond(waiting.call, answer)
+        else:
+            self._hold(front, waiting.call, answer)
+
+    def _hold(self, front: NativeGrpcFront, call: int, held: Held) -> None:
+        future = asyncio.run_coroutine_threadsafe(held(), self._loop)
+        self._held[call] = future
+        future.add_done_callback(partial(self._let_go, front, call))
+
+    def _let_go(self, front: NativeGrpcFront, call: int, future: concurrent.futures.Future[bytes]) -> None:
+        del self._held[call]
+        if not future.cancelled():
+            front.respond(call, future.result())

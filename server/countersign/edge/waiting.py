@@ -1,0 +1,49 @@
+"""The checks that have arrived and wait for their turn: a bounded queue that can be left early."""
+
+from collections import OrderedDict
+from typing import Final, NamedTuple
+
+MAX_CALLS: Final = 512  # some 25 to 75 ms of work: half of a check's budget is the most that waiting may cost
+MAX_BYTES: Final = 32 * 1024 * 1024
+
+
+class Waiting(NamedTuple):
+    """One check. ``deadline`` is a time of ``time.monotonic``, None if endless."""
+
+    call: int
+    payload: bytes
+    deadline: float | None
+
+
+class Queue:
+    """First come, first served; whoever would be one too many is told at once. Every operation is O(1)."""
+
+    __slots__ = ("_bytes", "_calls")
+
+    def __init__(self) -> None:
+        self._calls: OrderedDict[int, Waiting] = OrderedDict()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def offer(self, waiting: Waiting) -> bool:
+        """Queue up; False if there is no room, in calls or in bytes."""
+        size = self._bytes + len(waiting.payload)
+        if len(self._calls) >= MAX_CALLS or size > MAX_BYTES:
+            return False
+        self._calls[waiting.call] = waiting
+        self._bytes = size
+        return True
+
+    def take(self) -> Waiting:
+        """Whose turn it is. Raise KeyError if nobody waits."""
+        _, waiting = self._calls.popitem(last=False)
+        self._bytes -= len(waiting.payload)
+        return waiting
+
+    def leave(self, call: int) -> None:
+        """Whoever called does not wait any more."""
+        waiting = self._calls.pop(call, None)
+        if waiting is not None:
+            self._bytes -= len(waiting.payload)

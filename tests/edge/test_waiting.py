@@ -1,0 +1,54 @@
+"""The queue of checks that wait for their turn."""
+
+import pytest
+from countersign.edge.waiting import MAX_BYTES, MAX_CALLS, Queue, Waiting
+
+
+def waiting(call: int, payload: bytes = b"") -> Waiting:
+    return Waiting(call, payload, None)
+
+
+def test_first_come_is_first_served() -> None:
+    queue = Queue()
+    for call in (3, 1, 2):
+        assert queue.offer(waiting(call))
+
+    assert [queue.take().call for _ in range(len(queue))] == [3, 1, 2]
+    with pytest.raises(KeyError):
+        queue.take()
+
+
+def test_one_call_too_many_is_not_taken_and_the_next_is_once_there_is_room() -> None:
+    queue = Queue()
+    assert all(queue.offer(waiting(call)) for call in range(MAX_CALLS))
+
+    assert not queue.offer(waiting(MAX_CALLS))
+    assert len(queue) == MAX_CALLS
+    queue.take()
+    assert queue.offer(waiting(MAX_CALLS))
+
+
+def test_one_byte_too_many_is_not_taken_and_fits_once_there_is_room() -> None:
+    queue = Queue()
+    half = bytes(MAX_BYTES // 2)
+    assert queue.offer(waiting(1, half))
+    assert queue.offer(waiting(2, half))
+
+    assert not queue.offer(waiting(3, b"x"))
+    queue.take()
+    assert queue.offer(waiting(3, b"x"))
+    queue.leave(2)
+    assert queue.offer(waiting(4, half))
+
+
+def test_whoever_leaves_early_is_not_served_and_makes_room_once() -> None:
+    queue = Queue()
+    for call in range(MAX_CALLS):
+        queue.offer(waiting(call))
+
+    queue.leave(0)
+    queue.leave(0)
+    queue.leave(-1)
+    assert queue.offer(waiting(MAX_CALLS))
+    assert not queue.offer(waiting(MAX_CALLS + 1))
+    assert queue.take().call == 1
