@@ -6,7 +6,7 @@ It awaits nothing, reads no clock and touches no file: everything it needs is in
 2. find the workload, and the policies that apply to it;
 3. establish the peer (the first proof), and hold it against PeerAuthentication;
    deny what a CUSTOM policy matches, which Istio asks here and which nobody can be asked about;
-4. establish the user (the second proof), as RequestAuthentication wants;
+4. establish the user (the second proof), as RequestAuthentication wants, and hold the token against the peer;
 5. let the authorization policies decide.
 """
 
@@ -17,10 +17,21 @@ from enum import StrEnum
 from functools import partial
 from typing import Final
 
+from countersign.certificates.presented import presented
+from countersign.certificates.read import CertificateError
 from countersign.core import hosts, paths
+from countersign.core.certificate import Certificate
 from countersign.core.decision import Allow, AllowReason, Decision, Deny, Mutations, PolicyRef, Reason
 from countersign.core.facts import HttpRequest, RequestFacts
-from countersign.core.identity import Identity, PeerError, PeerRules, VerifiedToken, authenticate_peer
+from countersign.core.identity import (
+    NOBODY,
+    Identity,
+    Peer,
+    PeerError,
+    PeerRules,
+    VerifiedToken,
+    authenticate_peer,
+)
 from countersign.core.jwt_rule import JwtRule, KeySource
 from countersign.core.posture import Posture
 from countersign.core.remote_ip import remote_ip
@@ -33,6 +44,7 @@ from countersign.policy.terms.evidence import Evidence
 from countersign.policy.trace import RuleTrace
 from countersign.policy.workload import Workload, WorkloadError, find_workload
 from countersign.tokens.authenticate import Authenticated, KeysNeeded, TokenRefused, authenticate
+from countersign.tokens.bound import refuse_unbound
 from countersign.tokens.forwarded import forwarded
 from countersign.tokens.keys import KeySet
 
@@ -100,9 +112,10 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """A decision, the step that made it, and what the steps before it found.
+    """A decision, the step that made it, and what the steps until then found.
 
-    ``custom`` are the CUSTOM rules that were asked, if the judgement is by the definition.
+    ``custom`` are the CUSTOM rules that were asked, if the judgement is by the definition. ``token`` is also one that
+    had verified and was refused for being another workload's.
     """
 
     step: Step
@@ -121,10 +134,18 @@ class _Found:
     step: Step = Step.REQUEST
     workload: Workload | None = None
     peer: SpiffeId | None = None
+    token: VerifiedToken | None = None
     custom: tuple[RuleTrace, ...] = ()
 
     def refused(self, denial: Deny) -> Judgement:
-        return Judgement(step=self.step, decision=denial, workload=self.workload, peer=self.peer, custom=self.custom)
+        return Judgement(
+            step=self.step,
+            decision=denial,
+            workload=self.workload,
+            peer=self.peer,
+            token=self.token,
+            custom=self.custom,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +224,8 @@ def _steps(
     found.step = Step.PEER
     if applied.mtls_by_port and not facts.destination.port and mesh.posture is Posture.STRICT:
         raise _RefusedError(Reason.REQUEST_INCOMPLETE, "the port is unknown, and PeerAuthentication asks for it")
-    found.peer = _peer(facts, applied.mtls_on(facts.destination.port), mesh)  # 3
+    peer = _peer(facts, applied.mtls_on(facts.destination.port), mesh)  # 3
+    found.peer = peer.id
     evidence = Evidence(
         facts=facts,
         identity=Identity(peer=found.peer, token=None),
@@ -219,6 +241,9 @@ def _steps(
     user = _NOBODY if facts.http is None else authenticator(facts.http, applied.jwt_rules)  # 4
     if isinstance(user, KeysNeeded):
         return user
+    if isinstance(user, Authenticated):
+        found.token = user.token
+        user = refuse_unbound(user, applied.jwt_rules, peer, mesh.posture) or user
     if isinstance(user, TokenRefused):
         return found.refused(_unauthenticated(facts.http, user, policies.generation))
     if facts.http is not None:  # policies look at what goes on, not at what a client wrote in a token's name
@@ -318,17 +343,26 @@ def _refuse_unacceptable(facts: RequestFacts, posture: Posture) -> None:
         raise _RefusedError(Reason.REQUEST_MALFORMED, str(error)) from error
 
 
-def _peer(facts: RequestFacts, port: PortMode, mesh: Mesh) -> SpiffeId | None:
+def _peer(facts: RequestFacts, port: PortMode, mesh: Mesh) -> Peer:
     if port.mode is MtlsMode.DISABLE:  # Istio has no TLS, hence no identity, on such a port
-        return None
-    peer = authenticate_peer(facts, mesh.peer)
-    if peer is None:
+        return NOBODY
+    peer = authenticate_peer(facts, mesh.peer, _certificate(facts))
+    if peer.id is None:
         if port.mode is MtlsMode.STRICT:
             policy = PolicyRef(id=f"PeerAuthentication[{port.policy}]", source=port.source)
             raise _RefusedError(Reason.MTLS_REQUIRED, "the connection has no client certificate of the mesh", policy)
-    elif peer.trust_domain not in mesh.trust_domains:
-        raise _RefusedError(Reason.PEER_UNTRUSTED_DOMAIN, f"{peer} is of another trust domain")
+    elif peer.id.trust_domain not in mesh.trust_domains:
+        raise _RefusedError(Reason.PEER_UNTRUSTED_DOMAIN, f"{peer.id} is of another trust domain")
     return peer
+
+
+def _certificate(facts: RequestFacts) -> Certificate | None:
+    if not facts.source.certificate:
+        return None
+    try:
+        return presented(facts.source.certificate)
+    except CertificateError as error:
+        raise _RefusedError(Reason.PEER_CERTIFICATE_MALFORMED, f"source.certificate: {error}") from error
 
 
 def _unauthenticated(http: HttpRequest | None, refused: TokenRefused, generation: int) -> Deny:
@@ -342,6 +376,6 @@ def _unauthenticated(http: HttpRequest | None, refused: TokenRefused, generation
         body=refused.text,
         headers=(("www-authenticate", challenge),) if _VISIBLE.fullmatch(realm) else (),
         policy=refused.policy,
-        detail=refused.text,
+        detail=refused.detail or refused.text,
         generation=generation,
     )

@@ -21,7 +21,7 @@ FROM_XFCC: Final = PeerRules(source=PeerSource.XFCC)
 
 
 def _peer(rules: PeerRules, *lines: str, principal: str = "") -> str | None:
-    peer = authenticate_peer(facts(*((XFCC, line) for line in lines), principal=principal), rules)
+    peer = authenticate_peer(facts(*((XFCC, line) for line in lines), principal=principal), rules).id
     return None if peer is None else str(peer)
 
 
@@ -172,7 +172,7 @@ def test_under_sanitize_set_there_is_exactly_one_element(source: PeerSource) -> 
 @pytest.mark.parametrize("source", PeerSource)
 def test_without_http_only_the_principal_can_speak(source: PeerSource) -> None:
     request = RequestFacts(http=None, source=Endpoint(principal=WEB), destination=Endpoint())
-    peer = authenticate_peer(request, PeerRules(source=source))
+    peer = authenticate_peer(request, PeerRules(source=source)).id
 
     assert peer == (None if source is PeerSource.XFCC else SpiffeId.parse(WEB))
 
@@ -216,7 +216,7 @@ def test_every_recorded_peer_is_itself_nobody_or_refused_and_never_the_forged_ad
                 authenticate_peer(request, PeerRules())
             assert error.value.reason is expected, request
         else:
-            peer = authenticate_peer(request, PeerRules())
+            peer = authenticate_peer(request, PeerRules()).id
             assert (None if peer is None else str(peer)) == expected, request
         outcomes[str(expected)] = outcomes.get(str(expected), 0) + 1
     assert outcomes.keys() == {"None", GOOD, RAW_SUBJECT, "peer-malformed", "peer-mismatch"}

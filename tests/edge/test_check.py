@@ -144,6 +144,7 @@ STAGES: list[tuple[Any, str]] = [
     (pipeline, "find_workload"),
     (pipeline, "authenticate_peer"),
     (pipeline, "authenticate"),
+    (pipeline, "refuse_unbound"),
     (pipeline, "_serve"),
 ]
 

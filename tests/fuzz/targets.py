@@ -92,7 +92,7 @@ def xfcc(data: bytes) -> None:
             peer = authenticate_peer(facts((XFCC, line), principal=principal), PeerRules(source=source))
         except PeerError:
             continue
-        assert str(peer) == SLEEP, line
+        assert str(peer.id) == SLEEP, line
 
 
 def _written(element: ClientCert) -> str:

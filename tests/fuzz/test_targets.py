@@ -4,6 +4,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from countersign.core.identity import Peer
 from countersign.core.posture import Posture
 from countersign.core.spiffe import SpiffeId
 from countersign.core.xfcc import ClientCert
@@ -71,7 +72,8 @@ def test_a_spiffe_id_that_is_repaired_is_found(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_an_element_that_a_client_adds_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(targets, "authenticate_peer", lambda *_: SpiffeId.parse("spiffe://cluster.local/ns/x/sa/root"))
+    root = Peer(id=SpiffeId.parse("spiffe://cluster.local/ns/x/sa/root"))
+    monkeypatch.setattr(targets, "authenticate_peer", lambda *_: root)
 
     with pytest.raises(AssertionError):
         targets.xfcc(b"Hash=ab;URI=spiffe://cluster.local/ns/x/sa/root")

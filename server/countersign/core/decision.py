@@ -29,6 +29,8 @@ class Reason(StrEnum):
     # The first proof: the workload.
     PEER_MALFORMED = "peer-malformed"
     PEER_MISMATCH = "peer-mismatch"  # Envoy's principal and XFCC name different peers
+    PEER_CERTIFICATE_MALFORMED = "peer-certificate-malformed"  # unreadable, or names a workload and may not
+    PEER_CERTIFICATE_MISMATCH = "peer-certificate-mismatch"  # another one than the principal or XFCC speak of
     PEER_UNTRUSTED_DOMAIN = "peer-untrusted-domain"
     MTLS_REQUIRED = "mtls-required"
     # The second proof: the user.
@@ -45,6 +47,14 @@ class Reason(StrEnum):
     TOKEN_SIGNATURE = "token-bad-signature"  # noqa: S105
     TOKEN_UNKNOWN_KEY = "token-unknown-key"  # noqa: S105
     KEYS_UNAVAILABLE = "keys-unavailable"
+    # Both proofs together: a token in the hands of another workload.
+    TOKEN_CONFIRMATION_MALFORMED = "token-confirmation-malformed"  # noqa: S105
+    TOKEN_CONFIRMATION_UNSUPPORTED = "token-confirmation-unsupported"  # noqa: S105
+    TOKEN_WITHOUT_CERTIFICATE = "token-bound-without-certificate"  # noqa: S105 (bound to one, and none is proven)
+    TOKEN_OTHER_CERTIFICATE = "token-bound-to-other-certificate"  # noqa: S105
+    TOKEN_WITHOUT_PEER = "token-bound-without-peer"  # noqa: S105
+    TOKEN_NAMES_NO_PEER = "token-names-no-peer"  # noqa: S105
+    TOKEN_OTHER_PEER = "token-bound-to-other-peer"  # noqa: S105
     # The policies.
     DENY_RULE_MATCHED = "deny-rule-matched"
     NO_ALLOW_RULE_MATCHED = "no-allow-rule-matched"

@@ -1,21 +1,27 @@
 """Proven facts: who the peer is, and whose token was verified.
 
 The peer comes from Envoy's own TLS handshake (``attributes.source.principal``) and from the header in which Envoy
-writes the same handshake down (x-forwarded-client-cert). Malformed identity input refuses the request: were it
-"no principal", a DENY rule on principals would go silent and ``notPrincipals`` would hold.
+writes the same handshake down (x-forwarded-client-cert), and is held against the certificate itself where Envoy
+presents it (``include_peer_certificate``). Malformed identity input refuses the request: were it "no principal",
+a DENY rule on principals would go silent and ``notPrincipals`` would hold.
 """
 
+import hmac
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, assert_never
 
+from countersign.core.certificate import Certificate, why_no_workload
 from countersign.core.decision import Reason
 from countersign.core.facts import RequestFacts
 from countersign.core.spiffe import SpiffeId, SpiffeIdError
 from countersign.core.xfcc import ClientCert, XfccError, parse
 
 XFCC_HEADER: Final = "x-forwarded-client-cert"
+
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")  # as Envoy writes ``Hash``
 
 
 class PeerSource(StrEnum):
@@ -57,6 +63,20 @@ class VerifiedToken:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Who is at the other end. ``certificate`` is the SHA-256 of the DER of the certificate that ``id`` was read from.
+
+    Both are None where nothing proves them: ``certificate`` also where only an unproven header speaks of it.
+    """
+
+    id: SpiffeId | None = None
+    certificate: bytes | None = None
+
+
+NOBODY: Final = Peer()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
     """Both proofs. None means that the proof was not presented, never that it failed."""
 
@@ -72,22 +92,53 @@ class PeerError(ValueError):
         self.reason = reason
 
 
-def authenticate_peer(facts: RequestFacts, rules: PeerRules) -> SpiffeId | None:
-    """The peer's SPIFFE ID; None if the connection has none. Raise `PeerError` where the input contradicts itself."""
+def authenticate_peer(facts: RequestFacts, rules: PeerRules, certificate: Certificate | None = None) -> Peer:
+    """The peer, as far as it is proven. Raise `PeerError` where the input contradicts itself.
+
+    ``certificate`` is what Envoy presents of this connection's peer, None if it presents nothing.
+
+    The hash of a certificate counts beside the ID only where both are of one handshake: from the certificate itself,
+    or from the element of XFCC that names the peer. Behind trusted hops that is the hash in the element of the hop
+    that met the peer, and not the one of the last proxy, whose certificate ``certificate`` then is.
+    """
+    elements = () if rules.source is PeerSource.PRINCIPAL else _elements(facts, rules)
+    if certificate is not None:
+        _refuse_another_certificate(certificate, facts.source.principal, elements)
     match rules.source:
         case PeerSource.PRINCIPAL:
-            return _from_principal(facts)
+            return Peer(id=_from_principal(facts), certificate=certificate.sha256 if certificate else None)
         case PeerSource.XFCC:
-            elements = _elements(facts, rules)
-            return _from_element(elements[-1 - rules.trusted_hops]) if elements else None
+            if not elements:
+                return NOBODY
+            element = elements[-1 - rules.trusted_hops]
+            peer = _from_element(element)
+            return Peer(id=peer, certificate=_hash_of(peer, element))
         case PeerSource.CROSS_CHECK:
             peer = _from_principal(facts)
-            elements = _elements(facts, rules)
             if peer is not None and elements:
                 _refuse_contradiction(peer, elements[-1])
-            return peer
+            if certificate is not None:
+                return Peer(id=peer, certificate=certificate.sha256)
+            return Peer(id=peer, certificate=_hash_of(peer, elements[-1]) if elements else None)
         case _:
             assert_never(rules.source)
+
+
+def _hash_of(peer: SpiffeId | None, element: ClientCert) -> bytes | None:
+    """The hash in an element, if the element is about this peer and by an Envoy that writes both."""
+    if peer is None or element.uris != (str(peer),) or _SHA256.fullmatch(element.hash) is None:
+        return None
+    return bytes.fromhex(element.hash)
+
+
+def _refuse_another_certificate(certificate: Certificate, principal: str, elements: tuple[ClientCert, ...]) -> None:
+    """The certificate is this connection's: principal and last element are about it, whatever hops come before."""
+    if (certificate.uris and certificate.uris[0] != principal) or (not certificate.uris and "://" in principal):
+        raise PeerError(Reason.PEER_CERTIFICATE_MISMATCH, "source.certificate names another peer than source.principal")
+    if elements and not hmac.compare_digest(elements[-1].hash, certificate.sha256.hex()):  # Envoy always writes one
+        raise PeerError(Reason.PEER_CERTIFICATE_MISMATCH, f"{XFCC_HEADER} has another hash than source.certificate")
+    if certificate.names_workload and (wrong := why_no_workload(certificate)):
+        raise PeerError(Reason.PEER_CERTIFICATE_MALFORMED, f"source.certificate is no workload's: {wrong}")
 
 
 def _from_principal(facts: RequestFacts) -> SpiffeId | None:

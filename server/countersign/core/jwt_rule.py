@@ -6,6 +6,8 @@ Source: security.istio.io/v1 RequestAuthentication, message JWTRule.
 
 from dataclasses import dataclass
 
+from countersign.core.binding import Binding
+
 
 @dataclass(frozen=True, slots=True)
 class InlineKeys:
@@ -50,7 +52,7 @@ class JwtRule:
     """See each field's Istio namesake. ``source`` is the rule's ``file:line``, ``policy`` its ``namespace/name``.
 
     ``from_headers``, ``from_params`` and ``from_cookies`` all empty means Istio's defaults: the header
-    ``Authorization: Bearer `` and the query parameter ``access_token``.
+    ``Authorization: Bearer `` and the query parameter ``access_token``. ``bindings`` are the resource's annotation.
     """
 
     issuer: str
@@ -64,5 +66,6 @@ class JwtRule:
     forward_original_token: bool = False
     required: bool = False  # `presence: REQUIRED`
     space_delimited_claims: frozenset[str] = frozenset({"scope", "permission"})
+    bindings: tuple[Binding, ...] = ()
     policy: str
     source: str

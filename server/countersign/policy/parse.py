@@ -22,6 +22,7 @@ from countersign.policy.reading.document import (
     read_string,
 )
 from countersign.policy.reading.parse_authorization import parse_authorization_policy
+from countersign.policy.reading.parse_binding import read_token_binding
 from countersign.policy.reading.parse_jwt import CheckJwks, parse_request_authentication
 from countersign.policy.reading.parse_mtls import parse_peer_authentication
 from countersign.policy.reading.parse_scope import check_annotations, read_dry_run, read_selector, read_targets
@@ -119,11 +120,13 @@ def _read(root: yaml.Node, kind: str, report: Report, collected: _Collected) -> 
     annotations = _annotations(members["metadata"], report)
     check_annotations(annotations, report)
     dry_run = read_dry_run(annotations, kind, report)
+    bindings = read_token_binding(annotations, kind, report)
     match kind:
         case "PeerAuthentication":
             collected.peer.append(parse_peer_authentication(meta, spec, report))
         case "RequestAuthentication":
-            collected.request.append(parse_request_authentication(meta, spec, report, collected.check_jwks))
+            request = parse_request_authentication(meta, spec, report, collected.check_jwks, bindings)
+            collected.request.append(request)
         case _:
             collected.authorization.append(parse_authorization_policy(meta, spec, report, dry_run=dry_run))
 

@@ -60,7 +60,8 @@ def assume_claims(
         except TokenError as error:
             failures.append(Failure(rule, error))
         else:
-            return Authenticated(token=_assumed(token, rule), mutations=accepted(rules, rule, [(_place(rule), token)]))
+            mutations = accepted(rules, rule, [(_place(rule), token)])
+            return Authenticated(token=_assumed(token, rule), mutations=mutations, rule=rule)
     return refusal(failures)
 
 

@@ -30,20 +30,30 @@ _KEYS_MAY_COME: Final = frozenset({Reason.KEYS_UNAVAILABLE, Reason.TOKEN_UNKNOWN
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authenticated:
-    """The request may go on to the policies. ``token`` is None if it carries none."""
+    """The request may go on to the policies, if its tokens are its peer's (`bound`).
+
+    ``token`` is the identity, None if the request carries none; ``also`` are the others that verified beside it, and
+    ``rule`` is the one that took them.
+    """
 
     token: VerifiedToken | None
     mutations: Mutations
+    also: tuple[VerifiedToken, ...] = ()
+    rule: JwtRule | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRefused:
-    """The request ends here. ``text`` is for the client, in Envoy's words; ``policy`` is the rule that refused."""
+    """The request ends here. ``text`` is for the client, in Envoy's words; ``policy`` is the rule that refused.
+
+    ``detail`` is for the operator, where there is more to say than ``text``.
+    """
 
     reason: Reason
     status: int
     text: str
     policy: PolicyRef
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +133,9 @@ def _by_rules(
         except TokenError as error:
             failures.append(Failure(rule, error))
         else:
-            return Authenticated(token=verified, mutations=accepted(rules, rule, tokens))
+            return Authenticated(
+                token=verified[-1], mutations=accepted(rules, rule, tokens), also=tuple(verified[:-1]), rule=rule
+            )
     return failures or missing or Authenticated(token=None, mutations=anonymous(rules))
 
 
@@ -139,19 +151,19 @@ def _by_rule(
     located: tuple[Located, ...],
     parsed: dict[str, UnverifiedToken | TokenError],
     verify_it: Callable[[UnverifiedToken], VerifiedToken],
-) -> tuple[VerifiedToken | None, list[tuple[Located, UnverifiedToken]]]:
-    """The identity by one rule, and all its tokens. Raise `TokenError`, or `_FinalError`.
+) -> tuple[list[VerifiedToken], list[tuple[Located, UnverifiedToken]]]:
+    """All tokens of one rule, verified and as they came; the last is the identity. Raise `TokenError`, `_FinalError`.
 
     All must verify, from the last to the first: else the workload might use one that did not. Final is: a good token
     beside a bad one (Envoy has then taken out the good one, and goes on without it); more tokens than are looked at;
     in strict posture, a token that only its strictness refuses: it is what Envoy would know the request by.
     """
-    verified: VerifiedToken | None = None
+    verified: list[VerifiedToken] = []
     tokens: list[tuple[Located, UnverifiedToken]] = []
     try:
         for place in bounded(located):
             token = _parse_once(place.token, parsed)
-            verified = verify_it(token)
+            verified.append(verify_it(token))
             tokens.append((place, token))
     except TokenError as error:
         if tokens or error.reason is Reason.TOKEN_AMBIGUOUS:

@@ -59,7 +59,7 @@ def check_claims(token: UnverifiedToken, rule: JwtRule, now: float, posture: Pos
     _check_times(token.payload, seconds)
     if posture is Posture.STRICT:
         _check_lifetime(token.payload, seconds)
-    _check_audience(token.payload, rule)
+    check_audience(token.payload, rule)
 
 
 def _check_issuer(token: UnverifiedToken, rule: JwtRule) -> None:
@@ -93,7 +93,8 @@ def _check_lifetime(payload: Mapping[str, Any], now: int) -> None:
         raise TokenError(Reason.TOKEN_NOT_YET_VALID, "Jwt is issued in the future")
 
 
-def _check_audience(payload: Mapping[str, Any], rule: JwtRule) -> None:
+def check_audience(payload: Mapping[str, Any], rule: JwtRule) -> None:
+    """Step 5. Raise `TokenError`."""
     if not rule.audiences:
         return
     audience = payload.get("aud", ())

@@ -8,6 +8,7 @@ from typing import Final
 
 import yaml
 
+from countersign.core.claims import claim_path
 from countersign.policy.problems import Code, did_you_mean
 from countersign.policy.reading.document import Report, is_null, read_fields, read_list, read_string, read_strings
 from countersign.policy.resources import Action, AuthorizationPolicy, Clause, Meta, Rule, Term
@@ -227,7 +228,7 @@ def _key(text: str, node: yaml.Node, report: Report) -> tuple[str, tuple[str, ..
         report.error(node, Code.INVALID_VALUE, f"`{text}` wants a name in brackets", f"{name}[name]")
         return None
     inner = rest[:-1]
-    return name, (_header_name(inner),) if name == "request.headers" else _claim_path(inner)
+    return name, (_header_name(inner),) if name == "request.headers" else claim_path(inner)
 
 
 def _metadata_key(
@@ -252,9 +253,3 @@ def _refuse_key(text: str, name: str, node: yaml.Node, report: Report) -> None:
         report.error(node, Code.INVALID_VALUE, f"`{name}` is a key of the past", "pick workloads with `selector`")
     else:
         report.error(node, Code.INVALID_VALUE, f"unknown key `{text}`", did_you_mean(name, CONDITION_KEYS))
-
-
-def _claim_path(inner: str) -> tuple[str, ...]:
-    """``a][b`` is a path of two names; brackets that do not pair up are one literal name, as in Istio."""
-    names = inner.split("][")
-    return tuple(names) if all(name and not set(name) & {"[", "]"} for name in names) else (inner,)

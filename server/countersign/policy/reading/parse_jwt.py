@@ -6,10 +6,12 @@ pkg/config/validation.
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import yaml
 
+from countersign.core.binding import Binding
 from countersign.core.jwt_rule import ClaimToHeader, HeaderLocation, InlineKeys, JwtRule, KeySource, RemoteKeys
 from countersign.policy.problems import Code, did_you_mean
 from countersign.policy.reading.document import (
@@ -48,9 +50,9 @@ CheckJwks = Callable[[str], str]  # what is wrong with an inline key set; empty 
 
 
 def parse_request_authentication(
-    meta: Meta, spec: yaml.Node | None, report: Report, check_jwks: CheckJwks
+    meta: Meta, spec: yaml.Node | None, report: Report, check_jwks: CheckJwks, bindings: tuple[Binding, ...] = ()
 ) -> RequestAuthentication:
-    """Read ``spec``; what is wrong goes to the report."""
+    """Read ``spec``; what is wrong goes to the report. ``bindings`` hold for the tokens of every rule."""
     members = {} if spec is None or is_null(spec) else read_fields(spec, report, _SPEC, "spec")
     if is_null(members.get("jwtRules")):
         return RequestAuthentication(meta=meta)
@@ -58,7 +60,8 @@ def parse_request_authentication(
     if len(nodes) > _MAX_RULES:
         report.error(nodes[_MAX_RULES], Code.INVALID_VALUE, f"more than {_MAX_RULES} rules", "split the resource")
     rules = [_rule(meta, node, report, check_jwks) for node in nodes]
-    return RequestAuthentication(meta=meta, rules=tuple(rule for rule in rules if rule is not None))
+    found = (replace(rule, bindings=bindings) for rule in rules if rule is not None)
+    return RequestAuthentication(meta=meta, rules=tuple(found))
 
 
 def _rule(meta: Meta, node: yaml.Node, report: Report, check_jwks: CheckJwks) -> JwtRule | None:

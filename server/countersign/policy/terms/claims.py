@@ -3,9 +3,10 @@
 Source: Istio pilot/pkg/security/authz/model (requestPrincipalGenerator, requestClaimGenerator, ...).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
+from countersign.core.claims import claim_at
 from countersign.policy.match import Outcome, request_principal, wildcard
 from countersign.policy.resources import Term
 from countersign.policy.terms.evidence import ABSENT, Attribute, Context, Evidence, Judge, any_test, matched
@@ -30,11 +31,7 @@ def _got_request_principal(_: Term, evidence: Evidence) -> str:
 
 
 def _at(path: Sequence[str], evidence: Evidence) -> Any:  # noqa: ANN401 (any JSON value)
-    """The claim at a path of literal names; only objects are descended."""
-    found: Any = evidence.identity.token.claims if evidence.identity.token else None
-    for name in path:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found
+    return claim_at(evidence.identity.token.claims, path) if evidence.identity.token else None
 
 
 def _claim(path: Sequence[str] | None) -> Attribute:

@@ -1,0 +1,21 @@
+"""Where a claim is in a token: a path of literal names, and how people write it.
+
+Source: Istio's ``request.auth.claims[a][b]`` (pilot/pkg/security/authz/model).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def claim_at(claims: Mapping[str, Any], path: Sequence[str]) -> Any:  # noqa: ANN401 (any JSON value)
+    """The claim at a path, None if it is not there; only objects are descended."""
+    found: Any = claims
+    for name in path:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def claim_path(inner: str) -> tuple[str, ...]:
+    """``a][b`` is a path of two names; brackets that do not pair up are one literal name, as in Istio."""
+    names = inner.split("][")
+    return tuple(names) if all(name and not set(name) & {"[", "]"} for name in names) else (inner,)
