@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import yaml
 
+from tests.envoy.judge import peers
 from tests.envoy.judge.rules import Target
 from tests.envoy.judge.translate import filters
 from tests.envoy.judge.trust import Mesh, applying
@@ -15,6 +16,8 @@ MANIFEST: Final = "istio/golden-manifest.yaml"
 GOLDEN: Final = "istio/golden"
 LABELS: Final = {"app": "httpbin", "version": "v1"}  # the workload of Istio's own test
 NAMESPACE: Final = "foo"
+MERGES: Final = 14
+AGES: Final = {"t-1s": "2026-01-01T00:00:00Z", "t0": "2026-01-01T00:00:01Z"}
 CASES: Final = 30  # of them one that wants no filter at all
 
 # What the manifest does not name: the pair that Istio's test had until it gave up proxies before 1.11.
@@ -125,6 +128,27 @@ def test_every_golden_file_is_compared() -> None:
     compared = {golden(path) for _, entry in cases() for path in (entry["input"], *entry["outputs"])}
 
     assert sorted(compared) == sorted(golden(str(file)) for file in files())
+
+
+def test_the_published_merges_come_out_of_the_judge() -> None:
+    """No filter of Envoy's says which modes a workload's ports have: the judge composes them, and must do as Istio."""
+    mesh, labels = Mesh(root_namespace="root-namespace"), {"app": "foo", "stage": "prod"}
+    compared = 0
+    for case in vectors.yaml_file("istio/unit-cases.yaml")["peer_authentication_merge"]:
+        assert case["root_namespace"] == mesh.root_namespace
+        policies = [_aged(policy) for policy in case["policies_already_selected"]]
+        found = peers.compose(policies, "my-ns", labels, mesh)
+        assert found.mode == case["want"]["mode"], case["name"]
+        assert dict(found.ports) == case["want"].get("perPort", {}), case["name"]
+        compared += 1
+    assert compared == MERGES
+
+
+def _aged(policy: dict[str, Any]) -> dict[str, Any]:
+    """The table says how old a policy is: ``t-1s`` is older than ``t0``."""
+    created = policy["metadata"].get("creationTimestamp")
+    stamp = {"creationTimestamp": AGES[created]} if created else {}
+    return {**policy, "metadata": {**policy["metadata"], **stamp}}
 
 
 def files() -> list[Path]:

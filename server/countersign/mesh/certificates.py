@@ -6,6 +6,7 @@ Source: X509-SVID.md sections 2 to 4 (one URI SAN, key usages). The CA's key nev
 import datetime as dt
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -58,10 +59,14 @@ class Authority:
 
     def issue(self, workload: Workload) -> tuple[bytes, bytes]:
         """The certificate and the private key of a workload, as PEM."""
-        key = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(workload.spiffe_id)]
         if workload.dns_name is not None:
             names.append(x509.DNSName(workload.dns_name))
+        return self.certify(names)
+
+    def certify(self, names: Sequence[x509.GeneralName]) -> tuple[bytes, bytes]:
+        """A certificate for these names, whatever they are, and its private key, as PEM."""
+        key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
             self._builder(x509.Name([]), key.public_key())
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

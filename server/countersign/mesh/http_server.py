@@ -52,6 +52,7 @@ class HttpServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128  # whoever starts with many rules asks for many key sets at once
     block_on_close = False  # Envoy keeps its connections open for longer than anybody wants to wait
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 (the overridden signature)

@@ -17,11 +17,13 @@ import yaml
 from countersign.mesh.envoy import find_envoy
 from countersign.mesh.process import Child, wait_until
 
-from tests.envoy.judge import arena_config, identities
-from tests.envoy.judge.arena_config import ARM_HEADER, ARMS, MESH, POSTURES, REMOTE_IP_HOPS, Places, PolicySet
+from tests.envoy.judge import arena_config, identities, tokens
+from tests.envoy.judge.arena_config import ARM_HEADER, POSTURES, REMOTE_IP_HOPS, Places
 from tests.envoy.judge.client import Client, NoAnswerError, Request
+from tests.envoy.judge.key_server import DISCOVERED, key_server
+from tests.envoy.judge.peers import NATIVE, oracle
+from tests.envoy.judge.policy_set import MESH, PORTS, REFUSALS, PolicySet
 
-PORTS: Final = {"normalising": 8080, "verbatim": 9090}
 _READY_WITHIN: Final = 60.0
 _PROBE_TIMEOUT: Final = 2.0
 _NOT_COMPARED: Final = frozenset({ARM_HEADER, "x-request-id"})
@@ -63,11 +65,14 @@ class Arena:
     ) -> None:
         self._parts.close()
 
-    def judge(self, policies: str, request: Request) -> Mapping[str, Verdict]:
-        """What each arm answers to a request for the workload of a policy set."""
-        return {arm: self._ask(arm, policies, request) for arm in ARMS}
+    def judge(self, policies: PolicySet, request: Request) -> Mapping[str, Verdict]:
+        """What Envoy's own filters and Countersign in each posture answer to a request for the workload of a set."""
+        native = oracle(policies.modes(), request.caller, PORTS[request.listener])
+        arms = {NATIVE: native, **{posture: posture for posture in POSTURES}}
+        return {name: self.ask(arm, policies.name, request) for name, arm in arms.items()}
 
-    def _ask(self, arm: str, policies: str, request: Request) -> Verdict:
+    def ask(self, arm: str, policies: str, request: Request) -> Verdict:
+        """What one arm answers to a request for the workload of a set."""
         try:
             response = self._client.send(request, (ARM_HEADER, f"{arm}/{policies}"))
         except (NoAnswerError, OSError) as error:
@@ -82,10 +87,12 @@ class Arena:
         directory = self._directory
         identities.write(directory)
         policies = directory / "policies.yaml"
-        documents = (document for each in self._sets for document in each.documents)
-        policies.write_text(yaml.safe_dump_all(documents, sort_keys=False), encoding="utf-8")
+        documents = [document for each in self._sets for document in each.documents]
+        everything = [*REFUSALS, *self._sets[0].shared, *documents]
+        policies.write_text(yaml.safe_dump_all(everything, sort_keys=False), encoding="utf-8")
         _write_json(directory / "envoy.json", arena_config.bootstrap(self._sets, self._places))
         _write_json(directory / "routes.json", arena_config.routes(self._sets))
+        parts.enter_context(key_server(tokens.numbered_jwks, tokens.number(DISCOVERED)))
         echo = Path(__file__).with_name("echo.py")
         self._run(parts, "echo", [sys.executable, str(echo), str(self._places.socket("echo"))])
         servers = {posture: _free_port() for posture in POSTURES}

@@ -4,45 +4,23 @@ Everything that a policy can look at is shared by the routes: listener, TLS conn
 chooses the route, so that one Envoy carries hundreds of sets.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.envoy.judge import jwt_authn
+from tests.envoy.judge import jwt_authn, key_server, native
 from tests.envoy.judge.matchers import Json
-from tests.envoy.judge.rules import Target
-from tests.envoy.judge.translate import filters
-from tests.envoy.judge.trust import Mesh, applying
+from tests.envoy.judge.native import HTTP
+from tests.envoy.judge.peers import NATIVE, NOBODY, REFUSED
+from tests.envoy.judge.policy_set import MESH, PROVIDERS, PolicySet
+from tests.envoy.judge.providers import ext_authz
 
-MESH: Final = Mesh(trust_domain="cluster.local", aliases=("old.example",), root_namespace="istio-system")
-NATIVE: Final = "native"
 POSTURES: Final = ("istio", "strict")
-ARMS: Final = (NATIVE, *POSTURES)
 ARM_HEADER: Final = "x-arm"  # never in a policy
 REMOTE_IP_HOPS: Final = 1  # proxies before Envoy, for `remote.ip`
 
-_HTTP: Final = "type.googleapis.com/envoy.extensions.filters.http"
-_JWT: Final = "envoy.filters.http.jwt_authn"
 _METADATA: Final = {"metadata_namespace": "envoy.filters.a.b", "value": {"c": "v", "l": ["v", "w"], "n": 5}}
-_RBAC: Final = {"LOG": "rbac.audit", "DENY": "rbac.deny", "ALLOW": "rbac.allow"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicySet:
-    """Policies for one workload; the namespace's name is the set's."""
-
-    name: str
-    documents: Sequence[Json]
-
-    @property
-    def labels(self) -> Mapping[str, str]:
-        """The workload's: ``set`` lets a policy of the root namespace select this one."""
-        return {"app": "web", "set": self.name}
-
-    def applying(self, kind: str) -> list[Json]:
-        """The resources that apply to the workload."""
-        return applying(self.documents, kind, self.name, dict(self.labels), MESH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +37,6 @@ class Places:
 
 def bootstrap(sets: Sequence[PolicySet], places: Places) -> Json:
     """The static part; routes come from a file, which both listeners share."""
-    jwt = [
-        {"name": f"{_JWT}.{each.name}", "typed_config": jwt_authn.filter_config(rules), "disabled": True}
-        for each in sets
-        if (rules := jwt_authn.rules_of(each.applying("RequestAuthentication")))
-    ]
     layer = {
         "name": "as Istio's bootstrap has it",
         "static_layer": {
@@ -76,8 +49,8 @@ def bootstrap(sets: Sequence[PolicySet], places: Places) -> Json:
         "admin": {"address": _address("127.0.0.1", 0)},
         "layered_runtime": {"layers": [layer]},
         "static_resources": {
-            "listeners": [_listener(name, places, jwt) for name in places.listeners],
-            "clusters": [_cluster(name, places) for name in ("echo", *POSTURES)],
+            "listeners": [_listener(name, places, sets) for name in places.listeners],
+            "clusters": list(_clusters(places)),
         },
     }
 
@@ -86,9 +59,9 @@ def _address(host: str, port: int) -> Json:
     return {"socket_address": {"address": host, "port_value": port}}
 
 
-def _listener(name: str, places: Places, jwt: Sequence[Json]) -> Json:
+def _listener(name: str, places: Places, sets: Sequence[PolicySet]) -> Json:
     host, port = places.listeners[name]
-    manager = {"name": "envoy.filters.network.http_connection_manager", "typed_config": _manager(name, places, jwt)}
+    manager = {"name": "envoy.filters.network.http_connection_manager", "typed_config": _manager(name, places, sets)}
     inspector = "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
     return {
         "name": name,
@@ -97,7 +70,10 @@ def _listener(name: str, places: Places, jwt: Sequence[Json]) -> Json:
         "filter_chains": [
             {
                 "filter_chain_match": {"transport_protocol": "tls"},
-                "transport_socket": {"name": "tls", "typed_config": _tls(places.directory)},
+                "transport_socket": {
+                    "name": "tls",
+                    "typed_config": _tls(places.directory, admits_any=name == "verbatim"),
+                },
                 "filters": [manager],
             },
             {"filter_chain_match": {"transport_protocol": "raw_buffer"}, "filters": [manager]},
@@ -105,10 +81,9 @@ def _listener(name: str, places: Places, jwt: Sequence[Json]) -> Json:
     }
 
 
-def _tls(directory: Path) -> Json:
-    names = [
-        {"san_type": "URI", "matcher": {"prefix": f"spiffe://{domain}/"}} for domain in MESH.trust_domains
-    ]  # as Istio's sidecars
+def _tls(directory: Path, *, admits_any: bool) -> Json:
+    """As Istio's sidecars have it; or ``admits_any`` certificate of the CA (PILOT_SKIP_VALIDATE_TRUST_DOMAIN)."""
+    names = [{"san_type": "URI", "matcher": {"prefix": f"spiffe://{domain}/"}} for domain in MESH.trust_domains]
     return {
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
         "require_client_certificate": True,
@@ -121,15 +96,15 @@ def _tls(directory: Path) -> Json:
             ],
             "validation_context": {
                 "trusted_ca": {"filename": str(directory / "ca.crt")},
-                "match_typed_subject_alt_names": names,
+                **({} if admits_any else {"match_typed_subject_alt_names": names}),
             },
         },
     }
 
 
-def _manager(name: str, places: Places, jwt: Sequence[Json]) -> Json:
+def _manager(name: str, places: Places, sets: Sequence[PolicySet]) -> Json:
     off = {"disabled": True}  # a route enables what it wants
-    router: Json = {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{_HTTP}.router.v3.Router"}}
+    router: Json = {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{HTTP}.router.v3.Router"}}
     return {
         "@type": "type.googleapis.com/envoy.extensions.filters.network"
         ".http_connection_manager.v3.HttpConnectionManager",
@@ -142,10 +117,9 @@ def _manager(name: str, places: Places, jwt: Sequence[Json]) -> Json:
         "http_filters": [
             {
                 "name": "set_metadata",
-                "typed_config": {"@type": f"{_HTTP}.set_metadata.v3.Config", "metadata": [_METADATA]},
+                "typed_config": {"@type": f"{HTTP}.set_metadata.v3.Config", "metadata": [_METADATA]},
             },
-            *jwt,
-            *({"name": rbac, "typed_config": {"@type": f"{_HTTP}.rbac.v3.RBAC"}, **off} for rbac in _RBAC.values()),
+            *native.http_filters(sets),
             *({"name": f"ext_authz.{each}", "typed_config": _ext_authz(each), **off} for each in POSTURES),
             router,
         ],
@@ -158,7 +132,7 @@ def _manager(name: str, places: Places, jwt: Sequence[Json]) -> Json:
 
 def _ext_authz(cluster: str) -> Json:
     return {
-        "@type": f"{_HTTP}.ext_authz.v3.ExtAuthz",
+        "@type": f"{HTTP}.ext_authz.v3.ExtAuthz",
         "transport_api_version": "V3",
         "grpc_service": {"envoy_grpc": {"cluster_name": cluster}, "timeout": "5s"},
         "status_on_error": {"code": "ServiceUnavailable"},
@@ -169,57 +143,52 @@ def _ext_authz(cluster: str) -> Json:
     }
 
 
-def _cluster(name: str, places: Places) -> Json:
-    endpoint = {"endpoint": {"address": {"pipe": {"path": str(places.socket(name))}}}}
+def _clusters(places: Places) -> Iterator[Json]:
+    """The workload, Countersign in each posture and once more as a provider, and the issuers' keys."""
+    yield _cluster("echo", places.socket("echo"))
+    yield from (_http2(_cluster(posture, places.socket(posture))) for posture in POSTURES)
+    for name in PROVIDERS:
+        asks = ext_authz(name, PROVIDERS, tcp=False) or {}
+        service = asks["typedConfig"]["grpcService"]["envoyGrpc"]
+        yield _http2(_cluster(service["clusterName"], places.socket(POSTURES[0])))
+    yield key_server.cluster(jwt_authn.KEYS)
+
+
+def _cluster(name: str, socket: Path) -> Json:
+    endpoint = {"endpoint": {"address": {"pipe": {"path": str(socket)}}}}
     assignment = {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]}
-    cluster: Json = {"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": assignment}
-    if name in POSTURES:
-        options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-        http2 = {"@type": f"type.googleapis.com/{options}", "explicit_http_config": {"http2_protocol_options": {}}}
-        cluster["typed_extension_protocol_options"] = {options: http2}
-    return cluster
+    return {"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": assignment}
+
+
+def _http2(cluster: Json) -> Json:
+    options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    http2 = {"@type": f"type.googleapis.com/{options}", "explicit_http_config": {"http2_protocol_options": {}}}
+    return {**cluster, "typed_extension_protocol_options": {options: http2}}
 
 
 def routes(sets: Sequence[PolicySet]) -> Json:
     """The file of routes: each set on each arm."""
-    host = {
-        "name": "judge",
-        "domains": ["*"],
-        "routes": [_route(each, arm) for each in sets for arm in ARMS],
-    }
     config = {
         "@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
         "name": "judge",
-        "virtual_hosts": [host],
+        "virtual_hosts": [{"name": "judge", "domains": ["*"], "routes": [r for each in sets for r in _routes(each)]}],
     }
     return {"version_info": "1", "resources": [config]}
 
 
-def _route(policies: PolicySet, arm: str) -> Json:
-    chooses = {"name": ARM_HEADER, "string_match": {"exact": f"{arm}/{policies.name}"}}
-    return {
-        "match": {"safe_regex": {"regex": "(?s).*"}, "headers": [chooses]},
-        "route": {"cluster": "echo", "timeout": "5s"},
-        "typed_per_filter_config": native(policies) if arm == NATIVE else _asked(policies, arm),
+def _routes(policies: PolicySet) -> Iterator[Json]:
+    arms = {
+        NATIVE: native.per_route(policies, identified=True),
+        NOBODY: native.per_route(policies, identified=False),
+        REFUSED: native.refused(),
     }
-
-
-def native(policies: PolicySet) -> Json:
-    """The set as Envoy's own filters."""
-    config: Json = {}
-    if jwt_authn.rules_of(policies.applying("RequestAuthentication")):
-        own = f"{_JWT}.{policies.name}"
-        config[own] = {"@type": f"{_HTTP}.jwt_authn.v3.PerRouteConfig", "requirement_name": jwt_authn.REQUIREMENT}
-    for each in filters(policies.applying("AuthorizationPolicy"), Target(mesh=MESH)):
-        rbac = dict(each["typedConfig"])
-        rules = rbac.get("rules") or rbac["shadowRules"]
-        config[_RBAC[rules.get("action", "ALLOW")]] = {"@type": f"{_HTTP}.rbac.v3.RBACPerRoute", "rbac": rbac}
-        del rbac["@type"]
-    return config
-
-
-def _asked(policies: PolicySet, posture: str) -> Json:
     labels = ",".join(f"{name}={value}" for name, value in policies.labels.items())
     extensions = {"workload.namespace": policies.name, "workload.labels": labels}
-    settings = {"context_extensions": extensions}
-    return {f"ext_authz.{posture}": {"@type": f"{_HTTP}.ext_authz.v3.ExtAuthzPerRoute", "check_settings": settings}}
+    arms |= {posture: {f"ext_authz.{posture}": native.asked(extensions)} for posture in POSTURES}
+    for arm, filters in arms.items():
+        chooses = {"name": ARM_HEADER, "string_match": {"exact": f"{arm}/{policies.name}"}}
+        yield {
+            "match": {"safe_regex": {"regex": "(?s).*"}, "headers": [chooses]},
+            "route": {"cluster": "echo", "timeout": "5s"},
+            "typed_per_filter_config": filters,
+        }

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from tests.envoy.judge import cases, compare, tokens
+from tests.envoy.judge import cases, compare, generate_peers, tokens
 from tests.envoy.judge.arena import Arena
-from tests.envoy.judge.arena_config import NATIVE, PolicySet
 from tests.envoy.judge.compare import Disagreement
 from tests.envoy.judge.generate import policy_set
+from tests.envoy.judge.peers import NATIVE
+from tests.envoy.judge.policy_set import PolicySet
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,7 +42,8 @@ class Score:
 def play(seed: str, sets: int, pairs: int) -> Score:
     """Judge ``pairs`` requests about ``sets`` policy sets; the same seed gives the same ones."""
     rng = Random(seed)  # noqa: S311 (repeatable, not secret)
-    policies = [policy_set(rng, f"set-{number}") for number in range(sets)]
+    shared = generate_peers.for_mesh(rng)
+    policies = [policy_set(rng, f"set-{number}", shared) for number in range(sets)]
     with tempfile.TemporaryDirectory(prefix="judge") as directory, Arena(policies, Path(directory)) as arena:
         return _judge(rng, arena, policies, pairs)
 
@@ -52,7 +54,7 @@ def _judge(rng: Random, arena: Arena, policies: Sequence[PolicySet], pairs: int)
     for number in range(pairs):
         own = policies[number % len(policies)]
         case = cases.case(rng, own, minted)
-        verdicts = arena.judge(own.name, case.request)
+        verdicts = arena.judge(own, case.request)
         native = verdicts[NATIVE]
         score.pairs += 1
         score.allowed += native.allowed

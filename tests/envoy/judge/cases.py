@@ -6,12 +6,12 @@ from random import Random
 from typing import Final
 
 from tests.envoy.judge import vocabulary as words
-from tests.envoy.judge.arena_config import PolicySet
 from tests.envoy.judge.client import Request
 from tests.envoy.judge.hints import Hints
-from tests.envoy.judge.identities import IDENTITIES, PLAINTEXT
+from tests.envoy.judge.identities import IDENTITIES, ODD, PLAINTEXT
 from tests.envoy.judge.jwt_authn import rules_of
 from tests.envoy.judge.matchers import Json
+from tests.envoy.judge.policy_set import PolicySet
 from tests.envoy.judge.tokens import Token
 
 Headers = list[tuple[str, str]]
@@ -61,10 +61,11 @@ def case(rng: Random, policies: PolicySet, minted: Sequence[Token]) -> Case:
     rng.shuffle(headers)
     method = hints.pick(("methods", "request.headers[:method]"), words.METHODS)
     host = hints.pick(("hosts", "request.headers[:authority]", "request.headers[host]"), words.HOSTS)
+    odd = rng.random() < 0.12
     request = Request(
-        caller=rng.choice(_CALLERS),
+        caller=rng.choice(list(ODD) if odd else _CALLERS),
         source=rng.choice(words.SOURCES),
-        listener=rng.choice(("normalising", "verbatim")),
+        listener="verbatim" if odd else rng.choice(("normalising", "verbatim")),
         sni=rng.choice(words.SNIS),
         method=method if method.isupper() and method.isalpha() and method != "CONNECT" else "GET",
         path=path,

@@ -7,9 +7,10 @@ from ipaddress import ip_address
 from typing import Final
 
 from tests.envoy.judge.arena import Verdict
-from tests.envoy.judge.arena_config import NATIVE, PolicySet
 from tests.envoy.judge.cases import Case
 from tests.envoy.judge.differences import canonical, is_known
+from tests.envoy.judge.peers import NATIVE
+from tests.envoy.judge.policy_set import PolicySet
 
 # An unreserved character, a slash or a backslash, encoded; an encoded NUL; and what is no escape at all.
 _ENCODED: Final = re.compile(

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from tests.envoy.judge.arena import Verdict
-from tests.envoy.judge.arena_config import PolicySet
 from tests.envoy.judge.cases import Case
 from tests.envoy.judge.client import Request
 from tests.envoy.judge.jwt_authn import rules_of
+from tests.envoy.judge.key_server import BROKEN
 from tests.envoy.judge.matchers import Json
+from tests.envoy.judge.policy_set import PolicySet
 from tests.envoy.judge.tokens import SYMMETRIC
 
 _QUERY: Final = re.compile(r"[?&]([^=&#]*)=")
@@ -22,6 +23,7 @@ _COOKIE: Final = re.compile(r"(?:^|;) *([^=;]*)=")
 _BEARER: Final = ({"name": "authorization", "prefix": "Bearer "},)
 _UNSUPPORTED: Final = "Jwt header [alg] is not supported"
 _NO_KEY: Final = "Jwks doesn't have key to match kid or alg from Jwt"
+_NOT_FETCHED: Final = "Jwks remote fetch is failed"
 _TRIED: Final = "Jwt verification fails"
 _NOT_THREE: Final = "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections"
 _NOT_SHOWN: Final = "(Jwt)"
@@ -69,6 +71,9 @@ def _is_other_word(native: str, own: str, rules: Sequence[Json], request: Reques
         or (own == _NOT_THREE and _has("..", rules, request))
         # Keys that have no `alg`: here the kind of key must fit the token's algorithm before it is tried.
         or (own == _NO_KEY and native == _TRIED)
+        # Envoy asks once more for keys that it could not get, goes on through the tree of rules meanwhile, and reports
+        # what ended last.
+        or (_NOT_FETCHED in (own, native) and any(rule.get("jwksUri") in BROKEN for rule in rules))
     )
 
 

@@ -9,18 +9,23 @@ import yaml
 from countersign.policy.parse import parse
 from countersign.policy.problems import Code, PolicyError
 
-from tests.envoy.judge import tokens
+from tests.envoy.judge import generate_peers, tokens
 from tests.envoy.judge import vocabulary as words
-from tests.envoy.judge.arena_config import MESH, PolicySet
+from tests.envoy.judge.key_server import BROKEN, DISCOVERED, uri
 from tests.envoy.judge.matchers import Json
+from tests.envoy.judge.policy_set import MESH, REFUSING, PolicySet
 
 _BY_NAMESPACE: Final = frozenset({"principals", "namespaces"})
 _NOT_YET: Final = "not supported yet"
 
 
-def policy_set(rng: Random, name: str) -> PolicySet:
-    """The policies for one workload; about a fifth of them select another one, or live in the root namespace."""
-    documents = [
+def policy_set(rng: Random, name: str, shared: Sequence[Json] = ()) -> PolicySet:
+    """The policies for one workload; about a fifth of them select another one, or live in the root namespace.
+
+    ``shared`` are policies of the root namespace that are not only for this workload.
+    """
+    documents = generate_peers.for_workload(rng, name)
+    documents += [
         _resource(rng, name, "RequestAuthentication", f"users-{number}", _users(rng))
         for number in range(rng.choice((0, 1, 1, 1, 2)))
     ]
@@ -28,17 +33,19 @@ def policy_set(rng: Random, name: str) -> PolicySet:
     for number, action in enumerate(actions):
         spec: Json = {"action": action} if action != "ALLOW" or rng.random() < 0.3 else {}
         if action != "ALLOW" or rng.random() < 0.97:
-            spec["rules"] = [rule(rng) for _ in range(rng.choice((1, 1, 2, 3)))]
+            spec["rules"] = [rule(rng, custom=action == "CUSTOM") for _ in range(rng.choice((1, 1, 2, 3)))]
+        if action == "CUSTOM":
+            spec["provider"] = {"name": rng.choice((REFUSING, REFUSING, "nobody"))}
         documents.append(_resource(rng, name, "AuthorizationPolicy", f"rules-{number}", spec))
         if action in ("ALLOW", "DENY") and rng.random() < 0.07 and supports_dry_run():
             documents[-1]["metadata"]["annotations"] = {"istio.io/dry-run": rng.choice(("true", "false", "T", "0"))}
-    return PolicySet(name=name, documents=documents)
+    return PolicySet(name=name, documents=documents, shared=shared)
 
 
 _ACTIONS: Final[Sequence[tuple[str, ...]]] = (
     (), ("ALLOW",), ("ALLOW",), ("ALLOW", "ALLOW"), ("DENY",), ("DENY",), ("DENY", "DENY"), ("DENY", "ALLOW"),
     ("DENY", "ALLOW"),
-    ("ALLOW", "ALLOW", "ALLOW"), ("AUDIT", "DENY", "ALLOW"),
+    ("ALLOW", "ALLOW", "ALLOW"), ("AUDIT", "DENY", "ALLOW"), ("CUSTOM",), ("CUSTOM", "CUSTOM", "ALLOW"),
 )  # fmt: skip
 
 
@@ -57,15 +64,19 @@ def _resource(rng: Random, name: str, kind: str, own_name: str, spec: Json) -> J
     }
 
 
-def rule(rng: Random) -> Json:
-    """One rule of an AuthorizationPolicy; often with one part only, or nothing would ever match."""
+def rule(rng: Random, *, custom: bool = False) -> Json:
+    """One rule of an AuthorizationPolicy; often with one part only, or nothing would ever match.
+
+    A ``custom`` one may not look at identities, for Istio asks the provider before it knows any.
+    """
     found: Json = {}
+    source = {name: words.SOURCE[name] for name in ("ipBlocks", "remoteIpBlocks")} if custom else words.SOURCE
     if rng.random() < 0.5:
-        found["from"] = [{"source": _fields(rng, words.SOURCE)} for _ in range(rng.choice((1, 1, 2)))]
+        found["from"] = [{"source": _fields(rng, source)} for _ in range(rng.choice((1, 1, 2)))]
     if rng.random() < 0.5:
         found["to"] = [{"operation": _fields(rng, words.OPERATION)} for _ in range(rng.choice((1, 1, 2)))]
     if rng.random() < 0.4:
-        found["when"] = [_condition(rng) for _ in range(rng.choice((1, 1, 2)))]
+        found["when"] = [_condition(rng, custom=custom) for _ in range(rng.choice((1, 1, 2)))]
     return found
 
 
@@ -90,8 +101,10 @@ def _values(rng: Random, name: str, choice: words.Words) -> list[str]:
     return rng.sample(choice, rng.choice((1, 1, 2, 3)))
 
 
-def _condition(rng: Random) -> Json:
+def _condition(rng: Random, *, custom: bool) -> Json:
     keys = [key for key in words.CONDITIONS if is_supported(key)]
+    if custom:
+        keys = [key for key in keys if not key.startswith(("request.auth.", *words.AUTHENTICATED))]
     kinds = sorted({key.partition("[")[0] for key in keys})
     kind = rng.choice([*kinds, *[kind for kind in kinds if kind.startswith("request.")] * 2])
     key = rng.choice([each for each in keys if each.partition("[")[0] == kind])
@@ -110,7 +123,9 @@ def _users(rng: Random) -> Json:
 
 def _jwt_rule(rng: Random) -> Json:
     issuer = rng.choice(list(tokens.ISSUERS))
-    found: Json = {"issuer": issuer, "jwks": tokens.jwks(issuer, rng.randrange(6))}
+    found: Json = {"issuer": issuer, **_keys(rng, issuer)}
+    if rng.random() < 0.1:
+        found["presence"] = rng.choice(("REQUIRED", "REQUIRED", "OPTIONAL"))
     if rng.random() < 0.3:
         found["audiences"] = rng.sample(
             ("svc", "other", "https://svc", "http://svc/", "elsewhere/"), rng.choice((1, 2))
@@ -151,6 +166,16 @@ def _jwt_rule(rng: Random) -> Json:
     if rng.random() < 0.15:
         found["spaceDelimitedClaims"] = rng.sample(("custom.claim", "role", "groups", "note"), rng.choice((1, 2)))
     return found
+
+
+def _keys(rng: Random, issuer: str) -> Json:
+    """Keys in the rule, at a place that it names, at the one that its issuer tells, or nowhere."""
+    form, variant = rng.random(), rng.randrange(6)
+    if form < 0.65:
+        return {"jwks": tokens.jwks(issuer, variant)}
+    if form < 0.95:
+        return {} if issuer == DISCOVERED else {"jwksUri": uri(tokens.number(issuer), variant)}
+    return {"jwksUri": rng.choice(BROKEN)}
 
 
 @cache

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from random import Random
 from typing import Final
 
-from tests.envoy.judge.arena_config import PolicySet
 from tests.envoy.judge.matchers import Json
+from tests.envoy.judge.policy_set import PolicySet
 from tests.envoy.judge.vocabulary import Words
 
 _ENDS: Final = ("", "x", "admin", "-eu", "/users")

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 Json = dict[str, Any]
 
+NOTHING: Final[Json] = {"notId": {"any": True}}  # matches no request
 JWT_METADATA: Final = "envoy.filters.http.jwt_authn"
 _TEMPLATE: Final = "type.googleapis.com/envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig"
 _GO_SPECIAL: Final = frozenset(r"\.+*?()|[]{}^$")  # what Go's regexp.QuoteMeta escapes; Python escapes more

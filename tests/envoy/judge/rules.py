@@ -20,6 +20,7 @@ _IGNORES_CASE: Final = (1, 11)  # the first proxies whose string matchers do so 
 _NEWEST: Final = (1, 31)
 _CLAIMS: Final = "request.auth.claims"
 _BRACKETS: Final = re.compile(r"(?:\[[^\[\]]+\])+")
+_PEERS: Final = frozenset({"source.principal", "source.namespace", "source.serviceAccount", "source.trustDomain"})
 _ON_PERMISSIONS: Final = ("destination.", "connection.sni", "experimental.")
 _SOURCE: Final = {  # in the order of Istio's principals
     "principals": "source.principal",
@@ -37,13 +38,14 @@ _OPERATION: Final = {"hosts": "hosts", "methods": "methods", "paths": "paths", "
 class Target:
     """What is translated for. ``providers``: MeshConfig's ``extensionProviders``, by name, which CUSTOM may name.
 
-    ``proxy``: the version of Istio's Envoy, major and minor.
+    ``proxy``: the version of Istio's Envoy, major and minor. Without ``identified`` the peer has no identity.
     """
 
     mesh: Mesh = field(default_factory=Mesh)
     tcp: bool = False
     providers: Mapping[str, Json] = field(default_factory=dict)
     proxy: tuple[int, int] = _NEWEST
+    identified: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,8 @@ def claim_path(brackets: str) -> list[str]:
 def _one(key: str, value: str, place: Place) -> Json:
     if key.startswith("request.headers"):
         return matchers.header(key.removeprefix("request.headers")[1:-1], value)
+    if key in _PEERS and not place.target.identified:
+        return matchers.NOTHING
     if key == "source.serviceAccount":
         return matchers.service_account(value, place.namespace)
     if key == "hosts" and place.target.proxy < _IGNORES_CASE:

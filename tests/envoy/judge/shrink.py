@@ -9,14 +9,27 @@ from typing import Any, Final
 
 from tests.envoy.judge import compare
 from tests.envoy.judge.arena import Arena
-from tests.envoy.judge.arena_config import MESH, PolicySet
 from tests.envoy.judge.cases import Case
 from tests.envoy.judge.compare import Disagreement
 from tests.envoy.judge.matchers import Json
+from tests.envoy.judge.policy_set import MESH, PolicySet
 
 _ROUNDS: Final = 30
 _KEPT: Final = frozenset(
-    {"apiVersion", "kind", "metadata", "spec", "issuer", "jwks", "name", "namespace", "key", "header", "claim"}
+    {
+        "apiVersion",
+        "kind",
+        "metadata",
+        "spec",
+        "issuer",
+        "jwks",
+        "jwksUri",
+        "name",
+        "namespace",
+        "key",
+        "header",
+        "claim",
+    }
 )
 _PLAIN: Final = {
     "source": "127.0.0.1", "listener": "normalising", "sni": "", "method": "GET", "path": "/", "host": "web.example",
@@ -39,12 +52,10 @@ def _step(found: Disagreement) -> Disagreement | None:
     candidates = list(_candidates(found))
     if not candidates:
         return None
-    sets = [
-        _renamed(documents, found.policies.name, f"set-{number}") for number, (documents, _) in enumerate(candidates)
-    ]
+    sets = [_renamed(documents, found.policies, f"set-{number}") for number, (documents, _) in enumerate(candidates)]
     with tempfile.TemporaryDirectory(prefix="shrink") as directory, Arena(sets, Path(directory)) as arena:
         for policies, (_, case) in zip(sets, candidates, strict=True):
-            for each in compare.disagreements(policies, case, arena.judge(policies.name, case.request)):
+            for each in compare.disagreements(policies, case, arena.judge(policies, case.request)):
                 if _alike(each, found):
                     return each
     return None
@@ -59,7 +70,8 @@ def _kind(found: Disagreement) -> tuple[str, int, str, int, str]:
     return found.posture, native.status, native.body, own.status, own.body
 
 
-def _renamed(documents: Sequence[Json], old: str, new: str) -> PolicySet:
+def _renamed(documents: Sequence[Json], was: PolicySet, new: str) -> PolicySet:
+    old = was.name
     copied = copy.deepcopy(list(documents))
     for document in copied:
         meta = document["metadata"]
@@ -70,7 +82,7 @@ def _renamed(documents: Sequence[Json], old: str, new: str) -> PolicySet:
         labels = document["spec"].get("selector", {}).get("matchLabels", {})
         if labels.get("set") == old:
             labels["set"] = new
-    return PolicySet(name=new, documents=copied)
+    return PolicySet(name=new, documents=copied, shared=was.shared)
 
 
 def _candidates(found: Disagreement) -> Iterator[tuple[Sequence[Json], Case]]:
@@ -89,11 +101,20 @@ def _candidates(found: Disagreement) -> Iterator[tuple[Sequence[Json], Case]]:
             yield documents, replace(case, request=replace(case.request, **changed))
 
 
+def _needed(value: Json) -> tuple[str, ...]:
+    """What an object may not be without for the sake of what else it says."""
+    if "provider" in value:
+        return "action", "provider", "rules"
+    if "portLevelMtls" in value:
+        return ("selector",)
+    return () if value.get("action", "ALLOW") == "ALLOW" else ("rules",)
+
+
 def _without_one(value: Any) -> Iterator[Any]:
     """The value with one member or element left out, at any depth; empty lists and objects are invalid, or say more."""
     if isinstance(value, dict):
         for name, member in value.items():
-            required = name in _KEPT or (name == "rules" and value.get("action", "ALLOW") != "ALLOW")
+            required = name in _KEPT or name in _needed(value)
             at_root = name == "selector" and "set" in member.get("matchLabels", {})
             if not required and not at_root and len(value) > (2 if "key" in value else 1):
                 yield {other: kept for other, kept in value.items() if other != name}

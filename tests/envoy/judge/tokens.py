@@ -1,4 +1,4 @@
-"""Tokens of every kind, from four issuers: good ones, bad ones, and ones that readers read differently."""
+"""Tokens of every kind, from five issuers: good ones, bad ones, and ones that readers read differently."""
 
 import json
 import time
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
+from tests.envoy.judge import key_server
 from tests.tokens import material
 
 ISSUERS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -14,6 +15,7 @@ ISSUERS: Final[Mapping[str, tuple[str, ...]]] = {
     "https://idp.example/": ("ES256",),  # an issuer is compared to the letter
     "plain-issuer": ("EdDSA", "RS512"),
     "https://login.example/realms/x": ("PS256", "ES384"),
+    key_server.DISCOVERED: ("ES256", "RS256"),
 }
 SYMMETRIC: Final = "symmetric algorithm"
 STRANGER: Final = "https://stranger.example"
@@ -47,9 +49,14 @@ class Token:
     ambiguous: bool = False
 
 
+def number(issuer: str) -> int:
+    """The number of an issuer, by which its keys are told from others'."""
+    return list(ISSUERS).index(issuer)
+
+
 def jwks(issuer: str, variant: int) -> str:
     """The key set of an issuer, in one of several spellings."""
-    which = list(ISSUERS).index(issuer)
+    which = number(issuer)
     without: Mapping[str, Any] = ({}, {}, {"kid": None}, {"alg": None}, {"kid": "shared"}, {"kid": None, "alg": None})[
         variant % 6
     ]
@@ -60,6 +67,11 @@ def jwks(issuer: str, variant: int) -> str:
         for algorithm in ISSUERS[issuer]
     ]
     return json.dumps({"keys": keys})
+
+
+def numbered_jwks(which: int, variant: int) -> str:
+    """The key set of the issuer with a number."""
+    return jwks(list(ISSUERS)[which], variant)
 
 
 def mint(rng: Random) -> tuple[Token, ...]:
@@ -111,7 +123,7 @@ def _token(
     rng: Random, issuer: str, kind: str, claims: Mapping[str, Any], *, ambiguous: bool = False, **header: Any
 ) -> Token:
     algorithm = rng.choice(ISSUERS[issuer])
-    which = list(ISSUERS).index(issuer)
+    which = number(issuer)
     everything = {"alg": algorithm, "kid": f"{algorithm}-{which}", "typ": "JWT"} | header
     head = {name: value for name, value in everything.items() if value is not None}
     body = {name: value for name, value in claims.items() if value is not None or name in ("ok", "team")}

@@ -65,6 +65,7 @@ SOURCE: Final[Mapping[str, Words]] = {
         "cluster.local", "old.example", "foreign.example", "*", "cluster*", "*.example", "*local", "cluster",
     ),
 }  # fmt: skip
+AUTHENTICATED: Final = ("source.namespace", "source.principal", "source.serviceAccount", "source.trustDomain")
 TEMPLATES: Final[Words] = (
     "/api/{*}", "/api/{**}", "/{*}/admin", "/store/{**}/cart", "/{**}", "/{*}", "/api/{*}/{**}", "/{*}/{*}/users",
 )  # fmt: skip
