@@ -9,9 +9,10 @@ from itertools import chain
 from typing import Final
 
 from countersign.authorize import Snapshot
-from countersign.core.jwt_rule import KeySource, RemoteKeys
+from countersign.core.jwt_rule import FetchedKeys, InlineKeys, KeySource
 from countersign.edge.check import Checker, report_on
-from countersign.edge.jwks import KeyFetcher
+from countersign.edge.keys.bind import bind
+from countersign.edge.keys.fetcher import KeyFetcher
 from countersign.edge.policy_files import changes, digest, parse_files, read_files
 from countersign.edge.probes import Probes
 from countersign.edge.server import Server
@@ -38,9 +39,9 @@ class App:
         self._settings = settings
         self._snapshot = Snapshot(mesh=settings.mesh, policies=None, keys={})
         self._inline_keys: Mapping[KeySource, KeySet] = {}
-        self._remote_keys: Mapping[RemoteKeys, KeySet] = {}
+        self._fetched_keys: Mapping[FetchedKeys, KeySet] = {}
         self._news = asyncio.Event()  # something that readiness depends on has changed
-        self._fetcher = KeyFetcher(on_change=self._take_keys, on_landing=self._news.set)
+        self._fetcher = KeyFetcher(self._take_keys, settings.keys, on_landing=self._news.set)
         self._digest = ""
         self._has_been_ready = False
         self._stop = asyncio.Event()
@@ -139,7 +140,7 @@ class App:
             # Istio without policies allows everything; a mount that failed must not.
             _log.error("found no policy in %s: %s", ", ".join(map(str, self._settings.policies)), self._keep())
             return
-        await self._put_in_force(loaded.resources, inline)
+        await self._put_in_force(bind(loaded.resources, self._settings.keys.issuers), inline)
 
     def _analyze(self, resources: Resources, texts: Mapping[str, str]) -> tuple[Problem, ...]:
         mesh = self._settings.mesh
@@ -157,21 +158,23 @@ class App:
         policies = PolicySet(resources, mesh.root_namespace, generation)
         if previous is not None:  # no request waits for the new set to be compiled
             await asyncio.to_thread(policies.prepare, previous.workloads(), mesh.posture, mesh.trust_domains)
-        self._inline_keys = inline
-        self._snapshot = replace(self._snapshot, policies=policies, keys=_merged(inline, self._remote_keys))
-        self._fetcher.track(
+        sources = [
             rule.keys
             for resource in resources.request_authentications
             for rule in resource.rules
-            if isinstance(rule.keys, RemoteKeys)
-        )
+            if not isinstance(rule.keys, InlineKeys)
+        ]
+        await self._fetcher.recall(sources)
+        self._inline_keys = inline
+        self._snapshot = replace(self._snapshot, policies=policies, keys=_merged(inline, self._fetched_keys))
+        self._fetcher.track(sources)
         self._news.set()
         _log.info("policies loaded: %d resources, generation %d", len(resources), generation)
 
-    def _take_keys(self, keys: Mapping[RemoteKeys, KeySet]) -> None:
-        self._remote_keys = keys
+    def _take_keys(self, keys: Mapping[FetchedKeys, KeySet]) -> None:
+        self._fetched_keys = keys
         self._snapshot = replace(self._snapshot, keys=_merged(self._inline_keys, keys))
 
 
-def _merged(inline: Mapping[KeySource, KeySet], remote: Mapping[RemoteKeys, KeySet]) -> Mapping[KeySource, KeySet]:
-    return dict(chain[tuple[KeySource, KeySet]](inline.items(), remote.items()))
+def _merged(inline: Mapping[KeySource, KeySet], fetched: Mapping[FetchedKeys, KeySet]) -> Mapping[KeySource, KeySet]:
+    return dict(chain[tuple[KeySource, KeySet]](inline.items(), fetched.items()))

@@ -7,6 +7,7 @@ from countersign.authorize import Mesh
 from countersign.core.identity import PeerSource
 from countersign.core.spiffe import is_trust_domain
 from countersign.edge.addresses import Address, TcpAddress
+from countersign.edge.keys.access import KeySettings
 from countersign.edge.transport import Transport
 
 
@@ -24,6 +25,7 @@ class Settings:
     probes: TcpAddress
     mesh: Mesh
     transport: Transport = Transport.AUTO
+    keys: KeySettings = KeySettings()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
         """Hold the settings against each other."""

@@ -40,6 +40,7 @@ def test_the_names_that_dashboards_and_logs_hold_on_to() -> None:
         "token-bad-signature",
         "token-unknown-key",
         "keys-unavailable",
+        "keys-stale",
         "deny-rule-matched",
         "no-allow-rule-matched",
     }

@@ -13,7 +13,7 @@ import grpc
 import pytest
 from countersign import authorize as pipeline
 from countersign.authorize import Snapshot
-from countersign.core.jwt_rule import RemoteKeys
+from countersign.core.jwt_rule import FetchedKeys, RemoteKeys
 from countersign.edge import check
 from countersign.edge.transport import Transport
 from countersign.mesh.issuer import Issuer
@@ -270,13 +270,13 @@ class Fetch:
 
     def __init__(self, *, permitted: bool = True) -> None:
         self.keys: dict[Any, KeySet] = {}
-        self.asked: list[RemoteKeys] = []
+        self.asked: list[FetchedKeys] = []
         self.waiting = threading.Event()
         self._permitted = permitted
         self._future: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def refresh(self, source: RemoteKeys) -> "asyncio.Future[None] | None":
+    def refresh(self, source: FetchedKeys) -> "asyncio.Future[None] | None":
         self.asked.append(source)
         if not self._permitted:
             return None

@@ -10,6 +10,7 @@ from countersign.core.facts import HttpRequest
 from countersign.core.jwt_rule import ClaimToHeader, HeaderLocation, JwtRule, KeySource, RemoteKeys
 from countersign.core.posture import Posture
 from countersign.tokens.authenticate import MAX_TOKENS, Authenticated, KeysNeeded, TokenRefused, authenticate
+from countersign.tokens.keyring import TOO_OLD
 from countersign.tokens.keys import KeySet
 from hypothesis import given
 from hypothesis import strategies as st
@@ -244,7 +245,9 @@ def test_the_first_rule_that_verifies_wins_and_other_tokens_are_not_examined() -
     ("claims", "reason"),
     [({"exp": 0}, Reason.TOKEN_NO_EXPIRY), ({"iat": NOW + 600}, Reason.TOKEN_NOT_YET_VALID)],
 )
-@pytest.mark.parametrize("keys", [KEYS, {B: KEYS[B]}], ids=["keys", "keys to be fetched"])
+@pytest.mark.parametrize(
+    "keys", [KEYS, {B: KEYS[B]}, {**KEYS, A: TOO_OLD}], ids=["keys", "keys to be fetched", "keys too old"]
+)
 def test_a_token_that_only_strict_refuses_leaves_no_other_identity(
     claims: dict[str, int], reason: Reason, keys: Mapping[KeySource, KeySet]
 ) -> None:

@@ -9,6 +9,7 @@ from countersign.core.identity import VerifiedToken
 from countersign.core.jwt_rule import JwtRule
 from countersign.core.posture import Posture
 from countersign.tokens.jose import TokenError, parse
+from countersign.tokens.keyring import TOO_OLD
 from countersign.tokens.keys import KeySet
 from countersign.tokens.verify import verify
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -272,6 +273,7 @@ def test_a_rule_without_audiences_checks_none() -> None:
 
 def test_says_that_the_keys_are_not_there() -> None:
     assert refusal(sign(), keys=None) == (Reason.KEYS_UNAVAILABLE, "Jwks remote fetch is failed")
+    assert refusal(sign(), keys=TOO_OLD) == (Reason.KEYS_STALE, "Jwks remote fetch is failed")
     empty = (Reason.KEYS_UNAVAILABLE, "Jwks doesn't have any valid public key")
     assert refusal(sign(), keys=KeySet(keys=())) == empty
     assert refusal(sign(), keys=None, by=rule(keys=inline())) == empty

@@ -47,6 +47,7 @@ class Reason(StrEnum):
     TOKEN_SIGNATURE = "token-bad-signature"  # noqa: S105
     TOKEN_UNKNOWN_KEY = "token-unknown-key"  # noqa: S105
     KEYS_UNAVAILABLE = "keys-unavailable"
+    KEYS_STALE = "keys-stale"  # there were good keys, and for too long nobody has confirmed them
     # Both proofs together: a token in the hands of another workload.
     TOKEN_CONFIRMATION_MALFORMED = "token-confirmation-malformed"  # noqa: S105
     TOKEN_CONFIRMATION_UNSUPPORTED = "token-confirmation-unsupported"  # noqa: S105

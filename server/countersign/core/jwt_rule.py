@@ -21,14 +21,30 @@ class RemoteKeys:
     """``jwksUri``: where the issuer publishes its key set. ``timeout`` of one fetch, in seconds.
 
     With ``discover``, what is there is the issuer's OpenID configuration, which names the key set's place.
+    ``access`` names the configured way there; empty for the usual one.
     """
 
     uri: str
     timeout: float = 5.0
     discover: bool = False
+    access: str = ""
+
+    def __str__(self) -> str:
+        return self.uri
 
 
-KeySource = InlineKeys | RemoteKeys
+@dataclass(frozen=True, slots=True)
+class FileKeys:
+    """A local file with the key set, by configuration, where the issuer cannot be reached."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return self.path
+
+
+FetchedKeys = RemoteKeys | FileKeys
+KeySource = InlineKeys | FetchedKeys
 
 
 @dataclass(frozen=True, slots=True)

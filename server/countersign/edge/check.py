@@ -17,7 +17,7 @@ from typing import Final
 
 from countersign.authorize import Snapshot, authorize, deny
 from countersign.core.decision import Allow, Decision, Reason
-from countersign.core.jwt_rule import RemoteKeys
+from countersign.core.jwt_rule import FetchedKeys
 from countersign.edge.server import Held
 from countersign.tokens.authenticate import KeysNeeded
 from countersign.wire.codec import RequestError, decode, encode
@@ -37,7 +37,7 @@ OVERLOADED: Final = encode(
     replace(deny(Reason.OVERLOADED, "more checks at a time than can be answered"), headers=(("retry-after", "1"),))
 )
 
-Refresh = Callable[[RemoteKeys], "asyncio.Future[None] | None"]
+Refresh = Callable[[FetchedKeys], "asyncio.Future[None] | None"]
 Report = Callable[[Exception], None]
 
 
@@ -46,7 +46,7 @@ class _Ticket:
     """A check that waits for keys; it counts as long as anybody has it."""
 
     payload: bytes
-    sources: Iterable[RemoteKeys]
+    sources: Iterable[FetchedKeys]
     deadline: float
 
 
@@ -99,7 +99,7 @@ class Checker:
             return deny(error.reason, str(error))
         return authorize(facts, self._current(), time.time(), may_wait=may_wait)
 
-    async def _wait_for(self, sources: Iterable[RemoteKeys], deadline: float) -> None:
+    async def _wait_for(self, sources: Iterable[FetchedKeys], deadline: float) -> None:
         """Wait until every permitted refresh has ended, or the budget has."""
         pending = [future for future in map(self._refresh, sources) if future is not None]
         timeout = deadline - time.monotonic()

@@ -12,7 +12,7 @@ from typing import Final
 from countersign.core.decision import Mutations, PolicyRef, Reason
 from countersign.core.facts import HttpRequest
 from countersign.core.identity import VerifiedToken
-from countersign.core.jwt_rule import JwtRule, KeySource, RemoteKeys
+from countersign.core.jwt_rule import FetchedKeys, InlineKeys, JwtRule, KeySource
 from countersign.core.posture import Posture
 from countersign.tokens.jose import TokenError, UnverifiedToken, parse
 from countersign.tokens.keys import KeySet
@@ -25,7 +25,7 @@ MAX_TOKENS: Final = 4  # at the locations of one rule; each may cost eight signa
 _AUTHORIZATION: Final = "authorization"
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
-_KEYS_MAY_COME: Final = frozenset({Reason.KEYS_UNAVAILABLE, Reason.TOKEN_UNKNOWN_KEY})
+_KEYS_MAY_COME: Final = frozenset({Reason.KEYS_UNAVAILABLE, Reason.KEYS_STALE, Reason.TOKEN_UNKNOWN_KEY})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class TokenRefused:
 class KeysNeeded:
     """A refresh of these key sets may change the answer."""
 
-    sources: frozenset[RemoteKeys]
+    sources: frozenset[FetchedKeys]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ def _may_be_good_for_envoy(
     try:
         verifier(token, rule, keys, now, Posture.ISTIO)
     except TokenError as error:
-        return keys is None and error.reason in _KEYS_MAY_COME
+        return (keys is None or keys.expired) and error.reason in _KEYS_MAY_COME
     return True
 
 
@@ -238,11 +238,11 @@ def _parse_once(text: str, parsed: dict[str, UnverifiedToken | TokenError]) -> U
     return outcome
 
 
-def _awaited(failures: list[Failure]) -> frozenset[RemoteKeys]:
+def _awaited(failures: list[Failure]) -> frozenset[FetchedKeys]:
     return frozenset(
         failure.rule.keys
         for failure in failures
-        if failure.error.reason in _KEYS_MAY_COME and isinstance(failure.rule.keys, RemoteKeys)
+        if failure.error.reason in _KEYS_MAY_COME and not isinstance(failure.rule.keys, InlineKeys)
     )
 
 

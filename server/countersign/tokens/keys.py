@@ -7,7 +7,7 @@ here: never `oct`, never a weak RSA key, never a point that verifies everything.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -80,10 +80,14 @@ class RejectedKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySet:
-    """The usable keys of one issuer, in their order. Equal sets verify the same tokens."""
+    """The usable keys of one issuer, in their order. Equal sets verify the same tokens.
+
+    ``expired``: there were keys, and they are too old to count.
+    """
 
     keys: tuple[Key, ...]
     rejected: tuple[RejectedKey, ...] = ()
+    expired: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "KeySet":
@@ -98,6 +102,13 @@ class KeySet:
                 named = kid if isinstance(kid, str) and len(kid) <= _MAX_KID else ""
                 rejected.append(RejectedKey(index=index, kid=named, why=str(error)))
         return cls(keys=tuple(keys), rejected=tuple(rejected))
+
+    def sharing(self, previous: "KeySet | None") -> "KeySet":
+        """The same set, with the very keys of the previous one where they are equal; that one itself if all are."""
+        if previous is None or self == previous:
+            return previous or self
+        known = {key: key for key in previous.keys}
+        return replace(self, keys=tuple(known.get(key, key) for key in self.keys))
 
     def eligible(self, algorithm: str, kid: str) -> tuple[Key, ...]:
         """The keys to try, at most `MAX_CANDIDATES`: fitting the algorithm, and the same kid or none on a side.

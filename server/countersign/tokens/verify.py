@@ -19,7 +19,7 @@ from jwt.algorithms import Algorithm, get_default_algorithms
 
 from countersign.core.decision import Reason
 from countersign.core.identity import VerifiedToken
-from countersign.core.jwt_rule import JwtRule, RemoteKeys
+from countersign.core.jwt_rule import InlineKeys, JwtRule
 from countersign.core.posture import Posture
 from countersign.tokens.jose import ALGORITHMS, TokenError, UnverifiedToken
 from countersign.tokens.keys import KeySet
@@ -114,7 +114,9 @@ def _fold(audience: str) -> str:
 
 
 def _check_signature(token: UnverifiedToken, rule: JwtRule, keys: KeySet | None) -> None:
-    if keys is None and isinstance(rule.keys, RemoteKeys):
+    if keys is not None and keys.expired:
+        raise TokenError(Reason.KEYS_STALE, "Jwks remote fetch is failed")
+    if keys is None and not isinstance(rule.keys, InlineKeys):
         raise TokenError(Reason.KEYS_UNAVAILABLE, "Jwks remote fetch is failed")
     if keys is None or not keys.keys:
         raise TokenError(Reason.KEYS_UNAVAILABLE, "Jwks doesn't have any valid public key")

@@ -1,0 +1,1 @@
+"""The keys of the issuers: fetched over HTTP or read from files, within limits, beside the request path."""

@@ -1,0 +1,62 @@
+"""Connections to issuers: the address is resolved, checked, and that very address is connected to.
+
+A check of the name before or of the peer after the connection leaves a gap: a name may resolve otherwise each time
+(DNS rebinding), and a connection alone already tells what listens inside a network.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
+
+import httpcore
+
+from countersign.edge.keys.access import IpAddress
+
+CONNECT_TIMEOUT = 2.0  # seconds, for each address
+
+
+class AddressError(Exception):
+    """No address of the host may be connected to."""
+
+
+class CheckedBackend(httpcore.AsyncNetworkBackend):
+    """Connects only where ``wrong_with`` finds nothing wrong. A host named in ``trusted`` is not asked about."""
+
+    def __init__(self, wrong_with: Callable[[IpAddress], str], trusted: frozenset[str] = frozenset()) -> None:
+        self._wrong_with = wrong_with
+        self._trusted = trusted
+        self._backend = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 (httpcore's signature)
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Try each allowed address of the host in turn. Raise `AddressError` if there is none."""
+        failure: Exception = AddressError("the host has no address")
+        for address in await _resolve(host, port):
+            wrong = "" if host in self._trusted else self._wrong_with(address)
+            if wrong:
+                failure = AddressError(wrong)
+                continue
+            try:
+                return await self._backend.connect_tcp(
+                    str(address), port, min(timeout or CONNECT_TIMEOUT, CONNECT_TIMEOUT), local_address, socket_options
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        raise failure
+
+
+async def _resolve(host: str, port: int) -> list[IpAddress]:
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise AddressError("the host's name cannot be resolved") from error
+    addresses = [ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in found]
+    return list(dict.fromkeys(addresses))

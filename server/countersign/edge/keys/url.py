@@ -1,0 +1,41 @@
+"""The URLs that keys may be fetched from: http or https, a host, no credentials, and nothing to interpret."""
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from typing import Final
+
+_URL: Final = re.compile(r"(https?)://([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?([/?][\x21-\x7e]*)?")
+_MAX_LENGTH: Final = 2048
+_MAX_PORT: Final = 65535
+_WRONG: Final = "not an http or https URL of a host without credentials"
+
+
+class UrlError(ValueError):
+    """The text is no URL that keys may be fetched from."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpUrl:
+    """``text`` is the whole URL, ``host`` without brackets."""
+
+    text: str
+    scheme: str
+    host: str
+
+    @classmethod
+    def parse(cls, text: str) -> "HttpUrl":
+        """Read a URL. Raise `UrlError`."""
+        match = _URL.fullmatch(text)
+        if match is None or len(text) > _MAX_LENGTH or not 0 < int(match[3] or 1) <= _MAX_PORT:
+            raise UrlError(_WRONG)
+        host = match[2].strip("[]")
+        if host != match[2]:
+            try:
+                IPv6Address(host)
+            except ValueError as error:
+                raise UrlError(_WRONG) from error
+        return cls(text, match[1], host)
+
+    def __str__(self) -> str:
+        return self.text
