@@ -98,7 +98,7 @@ def _when(action: str, key: str, *values: str, field: str = "values") -> str:
         (_when("DENY", "request.auth.presenter", "a*b"), _when("DENY", "request.auth.presenter", "*b")),
         (_when("DENY", "connection.sni", "a*b"), _when("DENY", "connection.sni", "*b")),
         (
-            _when("DENY", "experimental.envoy.filters.http.x[k]", "a*b"),
+            _when("DENY", "experimental.envoy.filters.http.x[k]", "X*X"),
             _when("DENY", "experimental.envoy.filters.http.x[k]", "*b", "[a*]"),
         ),
         (
@@ -148,6 +148,11 @@ def test_an_exact_principal_can_be_somebodys(bad: str, help_has: str) -> None:
 
 @pytest.mark.parametrize("value", ["elsewhere.org/web", "cluster.local/ns/a/sa/b", "td/ns/a/sa/b", "*/b c", "Clust*"])
 def test_a_foreign_principal_is_no_mistake(value: str) -> None:
+    assert _found(_source("DENY", "principals", value), trust_domains=("td",)) == []
+
+
+@pytest.mark.parametrize("value", ["cluster.example/ns/a/sa/b", "other.local/ns/a/sa/b", "locals/ns/a/sa/b"])
+def test_a_trust_domain_that_is_only_like_the_meshs_is_foreign(value: str) -> None:
     assert _found(_source("DENY", "principals", value), trust_domains=("td",)) == []
 
 
@@ -235,6 +240,9 @@ def test_an_issuer_is_unknown_only_where_all_issuers_are_known() -> None:
         (("request.auth.claims[iat]", "*"), ("request.auth.claims[iat_text]", "*")),
         (("request.auth.claims[email_verified]", "true"), ("request.auth.claims[email]", "true")),
         (("request.auth.claims[[a]]", "b"), ("request.auth.claims[a]", "b")),
+        (("request.auth.claims[a][b[c]", "b"), ("request.auth.claims[a][b][c]", "b")),
+        (("request.auth.claims[a]b][c]", "b"), ("request.auth.claims[realm][exp]", "5")),
+        (("request.auth.claims[b]]", "b"), ("request.auth.claims[realm][scope]", "a b")),
     ],
 )
 def test_a_claim_can_have_the_value(bad: tuple[str, str], good: tuple[str, str]) -> None:
@@ -360,6 +368,14 @@ def test_without_the_texts_a_finding_has_its_line() -> None:
     assert (str(problem.position), problem.snippet) == (f"f.yaml:{RULE_LINE}:1", "")
 
 
+def test_a_finding_in_an_unknown_text_has_its_line_alone() -> None:
+    notes = Notes({})
+    notes.warn("c:/f.yaml:1", Code.SYNTAX, "wrong", "help", "b")
+    (problem,) = notes.problems()
+
+    assert (str(problem.position), problem.snippet) == ("c:/f.yaml:1:1", "")
+
+
 def test_a_value_that_is_not_found_again_has_its_line() -> None:
     notes = Notes({"f.yaml": "a: [b]\nc: d\n"})
     notes.warn("f.yaml:2", Code.SYNTAX, "wrong", "help", "b")
@@ -451,6 +467,7 @@ def test_an_allow_for_those_without_a_token_is_told_apart() -> None:
         "{key: 'request.headers[x-debug]', notValues: ['*']}",
         "{key: 'request.headers[:path]', notValues: [/a]}",
         "{key: connection.sni, notValues: ['*']}",
+        "{key: source.ip, notValues: [10.0.0.1]}",
         "{key: 'experimental.envoy.filters.http.x[k]', notValues: ['*']}",
     ],
 )
@@ -661,6 +678,20 @@ def test_selectors_that_meet_at_a_known_workload_compete() -> None:
     assert _found(text, workloads=SHOP) == [(Code.COMPETING_POLICIES, 6)]
     assert _found(text.replace("tier: web", "app: shop"), workloads=SHOP) == [(Code.COMPETING_POLICIES, 6)]
     assert _found(text) == []
+
+
+def test_what_competes_twice_is_told_of_once() -> None:
+    web = "{selector: {matchLabels: {tier: web}}}"
+    text = _peers("a", "{selector: {matchLabels: {app: shop}}}") + _peers("b", web) + _peers("c", web)
+
+    assert _found(text, workloads=SHOP) == [(Code.COMPETING_POLICIES, 6), (Code.COMPETING_POLICIES, 11)]
+
+
+def test_a_selector_may_name_every_label() -> None:
+    text = _peers("a", "{selector: {matchLabels: {app: shop, tier: web}}}")
+
+    assert _found(text, workloads=SHOP) == []
+    assert _found(text.replace("web", "web, zone: a"), workloads=SHOP) == [(Code.NO_MATCHING_WORKLOAD, 1)]
 
 
 def test_levels_do_not_compete() -> None:

@@ -308,6 +308,7 @@ def test_a_problem_carries_its_line_and_its_severity() -> None:
 
     assert [problem.severity for problem in report.problems] == [Severity.ERROR, Severity.WARNING, Severity.ERROR]
     assert [problem.snippet for problem in report.problems] == [" second", "first", ""]
+    assert [problem.help for problem in report.problems] == ["do this", "", ""]
     assert report.problems[0].render() == "f.yaml:2:3: error[CS0001]: wrong\n     second\n      ^\n    help: do this"
 
 

@@ -538,6 +538,8 @@ def test_every_key_takes_values_and_not_values(key: str) -> None:
         ("request.auth.claims[[a]", "request.auth.claims", ("[a",)),
         ("request.auth.claims[a]]", "request.auth.claims", ("a]",)),
         ("request.auth.claims[a][]", "request.auth.claims", ("a][",)),
+        ("request.auth.claims[a][b[c]", "request.auth.claims", ("a][b[c",)),
+        ("request.auth.claims[a]b][c]", "request.auth.claims", ("a]b][c",)),
         ("source.ip", "source.ip", ()),
     ],
 )

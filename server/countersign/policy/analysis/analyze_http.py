@@ -31,7 +31,7 @@ _PRINTABLE: Final = re.compile(r"[\x21-\x7e]*")
 
 def host(term: Term, value: str, context: Context) -> Finding | None:
     """The port is part of the authority, so a host alone does not match the same host with a port."""
-    if value.endswith("*") or _PORT.fullmatch(value) is not None:
+    if _PORT.fullmatch(value) is not None:
         return None
     missed_gets_through = (context.action is Action.DENY) is not term.negated
     if missed_gets_through and context.surroundings.posture is Posture.STRICT:
@@ -44,7 +44,7 @@ def host(term: Term, value: str, context: Context) -> Finding | None:
         return None  # somebody has thought of ports
     ports = f"`{value}:8443`, and so on for each port in use: a suffix cannot cover them all"
     write = f"also list {ports}" if value.startswith("*") else f"also list `{value}:*`"
-    return Finding(Code.HOST_WITHOUT_PORT, f"does not match `{value.replace('*', 'a', 1)}:8443`", write)
+    return Finding(Code.HOST_WITHOUT_PORT, f"does not match `{value.replace('*', 'a')}:8443`", write)
 
 
 def method(_: Term, value: str, __: Context) -> Finding | None:
@@ -80,9 +80,5 @@ def path(term: Term, value: str, context: Context) -> Finding | None:
 
 
 def _sample(value: str) -> str:
-    """A path that the value matches. A prefix goes on, so that ``/a/.*`` is not taken for ``/a/.``."""
-    if _TEMPLATE.search(value) is not None:
-        return _TEMPLATE.sub("x", value)
-    if value.startswith("*"):
-        return f"/x{value[1:]}"
-    return f"{value[:-1]}x" if value.endswith("*") else value
+    """A path that the value matches. The ``*`` of a prefix stays: ``/a/.*`` is not to be taken for ``/a/.``."""
+    return f"/x{value[1:]}" if value.startswith("*") else _TEMPLATE.sub("x", value)

@@ -69,7 +69,7 @@ def _rule(meta: Meta, node: yaml.Node, report: Report, check_jwks: CheckJwks) ->
         name: value for name, value in read_fields(node, report, _RULE, "jwtRules").items() if not is_null(value)
     }
     reader = _Reader(members, report)
-    keys = _keys(node, reader, reader.duration("timeout", 5.0), report)
+    keys = _keys(reader, reader.duration("timeout", 5.0), report)
     if isinstance(keys, InlineKeys) and (wrong := check_jwks(keys.jwks)):
         report.error(members["jwks"], Code.INVALID_VALUE, f"`jwks`: {wrong}", "a JSON object with a list `keys`")
     issuer = reader.text("issuer")
@@ -100,7 +100,7 @@ def _rule(meta: Meta, node: yaml.Node, report: Report, check_jwks: CheckJwks) ->
     )
 
 
-def _keys(node: yaml.Node, reader: "_Reader", timeout: float, report: Report) -> KeySource | None:
+def _keys(reader: "_Reader", timeout: float, report: Report) -> KeySource | None:
     members = reader.members
     uri_node = members.get("jwksUri", members.get("jwks_uri"))
     if "jwksUri" in members and "jwks_uri" in members:
@@ -112,7 +112,7 @@ def _keys(node: yaml.Node, reader: "_Reader", timeout: float, report: Report) ->
         text = read_string(members["jwks"], report, "jwks")
         return None if text is None else InlineKeys(text)
     if uri_node is None:
-        return _discovered(node, reader, timeout, report)
+        return _discovered(reader, timeout, report)
     uri = read_string(uri_node, report, "jwksUri")
     if uri is None:
         return None
@@ -127,12 +127,12 @@ def _is_uri(text: str) -> bool:
     return match is not None and len(text) <= _MAX_URI and (match[1] is None or 0 < int(match[1]) <= _MAX_PORT)
 
 
-def _discovered(node: yaml.Node, reader: "_Reader", timeout: float, report: Report) -> KeySource | None:
+def _discovered(reader: "_Reader", timeout: float, report: Report) -> KeySource | None:
     """Without ``jwks`` and ``jwksUri`` the issuer itself says where its keys are."""
     issuer = reader.text("issuer")
     if issuer and not _is_uri(issuer):
         wrong = f"neither `jwks` nor `jwksUri`, and the issuer `{issuer}` is no URL to ask"
-        report.error(reader.members.get("issuer", node), Code.MISSING_FIELD, wrong, "name the keys")
+        report.error(reader.members["issuer"], Code.MISSING_FIELD, wrong, "name the keys")
     return RemoteKeys(issuer.removesuffix("/") + _DISCOVERY, timeout, discover=True)
 
 
@@ -205,18 +205,20 @@ class _Reader:
         for node in read_list(self.members["outputClaimToHeaders"], self._report, "outputClaimToHeaders"):
             members = read_fields(node, self._report, frozenset({"header", "claim"}), "outputClaimToHeaders")
             claim = read_string(members["claim"], self._report, "claim") if "claim" in members else ""
-            if "header" not in members or not claim:
+            if "header" not in members or claim == "":
                 self._report.error(
                     node, Code.MISSING_FIELD, "`outputClaimToHeaders` entry wants both `header` and `claim`"
                 )
-                continue
-            outputs.append(ClaimToHeader(self._header(members["header"], "outputClaimToHeaders.header"), claim))
+            elif claim is not None:
+                outputs.append(ClaimToHeader(self._header(members["header"], "outputClaimToHeaders.header"), claim))
         return tuple(outputs)
 
     def duration(self, name: str, default: float) -> float:
         if name not in self.members:
             return default
-        text = read_string(self.members[name], self._report, name) or ""
+        text = read_string(self.members[name], self._report, name)
+        if text is None:
+            return default
         match = _DURATION.fullmatch(text)
         seconds = 0.0
         if match is not None and match[1] is not None:
