@@ -223,6 +223,12 @@ def test_the_published_request_principal_patterns_of_istio() -> None:
 # --- networks ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("text", ["10.0.0.0/255.0.0.0", "10.0.0.0/08", "fe80::1%eth0", "10.0.0.0/"])
+def test_a_netmask_and_a_zone_make_no_block(text: str) -> None:
+    with pytest.raises(ValueError, match="not an IP address or CIDR block"):
+        network(text)
+
+
 @pytest.mark.parametrize(
     ("block", "address", "outcome"),
     [
@@ -248,6 +254,7 @@ def test_the_published_request_principal_patterns_of_istio() -> None:
         ("10.0.0.0/8", "10.0.0.1:80", MAYBE),
         ("10.0.0.0/8", "10.0.0.1/8", MAYBE),
         ("10.0.0.0/8", "%eth0", MAYBE),
+        ("10.0.0.0/8", "10.0.0.1%eth0", YES),
     ],
 )
 def test_an_address_is_in_a_block_or_not_or_is_no_address(block: str, address: str, outcome: Outcome) -> None:

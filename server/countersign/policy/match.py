@@ -93,9 +93,7 @@ def request_principal(pattern: str) -> Callable[[tuple[str, str]], bool]:
     One ``*`` counts, at either end of the whole value: in ``*/s*`` and ``i*/s`` the other one is a character.
     """
     issuer, slash, subject = pattern.rpartition("/")
-    if pattern == "*":
-        iss, sub = wildcard("*"), wildcard("*")
-    elif pattern.startswith("*"):
+    if pattern.startswith("*"):
         iss, sub = (wildcard(issuer), _exactly(subject)) if slash else (wildcard("*"), wildcard(pattern))
     elif pattern.endswith("*"):
         iss, sub = (_exactly(issuer), _present_or_prefix(subject)) if slash else (wildcard(pattern), wildcard("*"))
@@ -122,7 +120,7 @@ def expand_trust_domain(principal: str, trust_domains: tuple[str, ...]) -> tuple
     the mesh's, or is ``cluster.local``, which always means the local mesh whatever its name.
     """
     first, *rest = principal.split("/")
-    if len(rest) != 4 or first == "*":  # noqa: PLR2004 (five parts: <td>/ns/<ns>/sa/<sa>)
+    if len(rest) != 4:  # noqa: PLR2004 (five parts: <td>/ns/<ns>/sa/<sa>)
         return (principal,)
     test = wildcard(first)
     if first != "cluster.local" and not any(test(domain) for domain in trust_domains):
