@@ -274,8 +274,8 @@ def test_a_custom_rule_is_traced_field_by_field_whatever_ends_the_request(
 
     first = ("CUSTOM", "no match", [("methods", ["PUT"], "GET", "no match")])
     methods = ("methods", ["GET"], "GET", "match")
-    assert traced("/a") == [first, ("CUSTOM", "match", [methods, ("paths", ["/a"], "/a", "match")])]
-    assert traced("/b") == [first, ("CUSTOM", "no match", [methods, ("paths", ["/a"], "/b", "no match")])]
+    assert traced("/a") == [first, ("CUSTOM", "match", [("paths", ["/a"], "/a", "match"), methods])]
+    assert traced("/b") == [first, ("CUSTOM", "no match", [("paths", ["/a"], "/b", "no match"), methods])]
     assert explain.json(*words, "/b")["step"] == ("token" if token else "policies")
     assert explain.json(*words, "/a")["policy"]["id"] == "ns[apps]-policy[rule]-rule[1]"
 

@@ -145,7 +145,7 @@ STAGES: list[tuple[Any, str]] = [
     (pipeline, "authenticate_peer"),
     (pipeline, "authenticate"),
     (pipeline, "refuse_unbound"),
-    (pipeline, "_serve"),
+    (pipeline, "_compiled"),
 ]
 
 

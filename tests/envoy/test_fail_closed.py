@@ -140,7 +140,7 @@ def test_a_request_that_poses_as_a_connection_is_judged_as_one(fail_open: FailOp
         (pipeline, "find_workload"),
         (pipeline, "authenticate_peer"),
         (pipeline, "authenticate"),
-        (pipeline, "_serve"),
+        (pipeline, "_compiled"),
     ],
     ids=["decode", "authorize", "encode", "workload", "peer", "token", "policies"],
 )
