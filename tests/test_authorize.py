@@ -655,6 +655,31 @@ def test_garbage_for_an_address_neither_allows_nor_escapes_a_deny() -> None:
     _denied(decide(inside, NOT_CLIENT, istio), Reason.DENY_RULE_MATCHED, FORBIDDEN)
 
 
+@pytest.mark.parametrize("lines", [(), ("garbage",), ("8.8.8.8", "8.8.8.8")])
+def test_an_address_header_that_envoy_did_not_write_once_neither_allows_nor_escapes_a_deny(
+    lines: tuple[str, ...],
+) -> None:
+    sent = tuple(("x-client", line) for line in lines)
+    outside, inside = facts(*sent, source="10.1.2.3"), facts(*sent, source="1.2.3.9")
+    strict = Mesh(remote_ip_header="x-client")
+
+    for request in (outside, inside):
+        _denied(decide(request, NOT_CLIENT, strict), Reason.DENY_RULE_MATCHED, FORBIDDEN)
+        _denied(decide(request, BY_CLIENT, strict), Reason.NO_ALLOW_RULE_MATCHED, FORBIDDEN)
+    _allowed(decide(facts(("x-client", "8.8.8.8"), source="1.2.3.9"), NOT_CLIENT, strict))
+
+
+def test_without_an_address_in_its_header_istio_takes_the_connections_as_envoy_does() -> None:
+    istio = Mesh(remote_ip_header="x-client", posture=Posture.ISTIO)
+
+    for sent in ((), (("x-client", "garbage"),)):
+        outside, inside = facts(*sent, source="10.1.2.3"), facts(*sent, source="1.2.3.9")
+        _allowed(decide(outside, NOT_CLIENT, istio))
+        _denied(decide(inside, NOT_CLIENT, istio), Reason.DENY_RULE_MATCHED, FORBIDDEN)
+        _denied(decide(outside, BY_CLIENT, istio), Reason.NO_ALLOW_RULE_MATCHED, FORBIDDEN)
+        _allowed(decide(inside, BY_CLIENT, istio))
+
+
 # --- 5: the policies --------------------------------------------------------------------------------------------------
 
 

@@ -57,14 +57,29 @@ def test_an_entry_that_is_no_address_stays_unreadable_in_strict_and_is_the_conne
 
 
 @pytest.mark.parametrize(
-    ("lines", "expected"),
-    [(("1.2.3.4",), "1.2.3.4"), ((" 1.2.3.4 ",), "1.2.3.4"), ((), ""), (("1.2.3.4", "1.2.3.4"), ""), (("",), "")],
+    ("lines", "strict", "istio"),
+    [
+        (("1.2.3.4",), "1.2.3.4", "1.2.3.4"),
+        ((" 1.2.3.4 ",), "1.2.3.4", "1.2.3.4"),
+        (("2001:db8::1",), "2001:db8::1", "2001:db8::1"),
+        ((), "", PEER),
+        (("",), "", PEER),
+        (("garbage",), "garbage", PEER),
+        (("1.2.3.4:5555",), "1.2.3.4:5555", PEER),
+        (("1.2.3.4, 5.6.7.8",), "1.2.3.4, 5.6.7.8", PEER),
+        (("1.2.3.4", "1.2.3.4"), "", "1.2.3.4"),
+        (("1.2.3.4", "5.6.7.8"), "", "1.2.3.4"),
+        (("garbage", "5.6.7.8"), "", PEER),
+    ],
 )
-def test_a_header_of_envoys_own_is_there_once_or_says_nothing(lines: tuple[str, ...], expected: str) -> None:
+def test_a_header_of_envoys_own_is_there_once_in_strict_and_read_as_envoy_reads_it_in_istio(
+    lines: tuple[str, ...], strict: str, istio: str
+) -> None:
+    """Envoy: CustomHeaderIPDetection takes the first line, and without an address there the connection's stands."""
     request = facts(*(("x-client", line) for line in lines), ("x-forwarded-for", "9.9.9.9, 8.8.8.8"), source=PEER)
 
-    for posture in Posture:
-        assert remote_ip(request, 0, "x-client", posture) == expected
+    assert remote_ip(request, 0, "x-client", Posture.STRICT) == strict
+    assert remote_ip(request, 0, "x-client", Posture.ISTIO) == istio
 
 
 def test_a_connection_without_http_has_its_own_address_alone() -> None:

@@ -3,7 +3,7 @@
 Envoy does not send the address it has worked out itself (``remote.ip`` in Istio), so it is worked out again, the way
 Envoy does: entry number N + 1 from the right of x-forwarded-for for N trusted hops, Envoy having appended its own
 peer. Exact in every topology is a header in which Envoy writes its own result.
-Source: Envoy's x-forwarded-for documentation, Utility::getLastAddressFromXFF.
+Source: Envoy's x-forwarded-for documentation, Utility::getLastAddressFromXFF; CustomHeaderIPDetection::detect.
 """
 
 from ipaddress import ip_address
@@ -19,13 +19,17 @@ def remote_ip(facts: RequestFacts, hops: int, header: str, posture: Posture) -> 
     """The address as text; empty or garbage if what should say it does not.
 
     ``header`` is the (lower-case) name of the header that Envoy overwrites with its result, ``hops`` the number of
-    trusted proxies in front of Envoy. Without either it is the connection's address. An entry that is no address is
-    kept for a strict reader, who cannot read it; Envoy takes the connection's address instead.
+    trusted proxies in front of Envoy. Without either it is the connection's address. What is no address, or a header
+    that is not there just once, is kept for a strict reader, who cannot read it; Envoy reads the header's first line,
+    and where it finds no address takes the connection's.
     """
     if facts.http is None or not (hops or header):
         return facts.source.address
     if header:
         lines = facts.http.headers.values(header)
+        if posture is Posture.ISTIO:
+            first = lines[0].strip() if lines else ""
+            return first if _is_address(first) else facts.source.address
         return lines[0].strip() if len(lines) == 1 else ""
     entries = [entry.strip() for line in facts.http.headers.values(_XFF) for entry in line.split(",")]
     if len(entries) <= hops:
