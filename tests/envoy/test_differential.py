@@ -12,6 +12,15 @@ pytestmark = pytest.mark.envoy
 
 PAIRS = 800
 SETS = 80
+EXPECTED = (
+    "header: default", "header: prefix", "header: no prefix", "header: several lines of one name",
+    "param: default", "param: own", "cookie", "no token", "tokens: several", "tokens: several of one rule",
+    "rules: 1", "rules: 2", "rules: 3", "policies: one", "policies: several",
+    "outputPayloadToHeader", "forwardOriginalToken: True", "forwardOriginalToken: False", "spaceDelimitedClaims",
+    "presence: missing", "presence: REQUIRED", "preflight", "preflight with a forged output header",
+    "output header forged by somebody with a token", "output header forged by somebody without a token",
+    "gRPC caller refused for a token, grpc-status 16", "gRPC caller refused for a token, grpc-status 7",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -32,3 +41,13 @@ def test_the_trial_is_worth_something(score: Score) -> None:
     assert 0.2 < score.share_allowed < 0.8
     assert len({status for status, _ in score.statuses}) >= 3
     assert sum(body.startswith("Jw") for _, body in score.statuses) >= 10
+
+
+def test_the_trial_meets_what_request_authentications_can_say(score: Score) -> None:
+    """What is never met is never compared."""
+    met = score.features
+
+    assert {name for name in EXPECTED if not met[name]} == set()
+    assert met["let through with a token"] > 0.1 * PAIRS
+    assert len([name for name in met if name.startswith("outputClaimToHeaders")]) >= 15
+    assert len([name for name in met if "list or object" in name]) >= 2

@@ -4,11 +4,14 @@ from random import Random
 from typing import Any
 
 import pytest
+from countersign.authorize import deny
+from countersign.core.decision import Reason
 from countersign.core.identity import Peer
 from countersign.core.posture import Posture
 from countersign.core.spiffe import SpiffeId
 from countersign.core.xfcc import ClientCert
 from countersign.wire import auth_pb2 as pb
+from countersign.wire.codec import encode
 from google.protobuf.message import DecodeError
 
 from tests.fuzz import targets
@@ -113,6 +116,21 @@ def test_an_answer_that_is_not_explicit_is_found(monkeypatch: pytest.MonkeyPatch
 
     with pytest.raises(AssertionError):
         targets.check(seeds("check")[0])
+
+
+def test_a_busy_machine_is_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [encode(deny(Reason.DEADLINE_PASSED)), encode(deny(Reason.MTLS_REQUIRED))]
+
+    class Late:
+        def __init__(self, *_: object) -> None: ...
+
+        def answer(self, *_: object) -> bytes:
+            return answers.pop(0)
+
+    monkeypatch.setattr(targets, "Checker", Late)
+
+    assert not targets._is_allowed(b"", Posture.STRICT)
+    assert not answers
 
 
 def _is_check(data: bytes) -> bool:

@@ -53,6 +53,10 @@ RULES: Mapping[str, tuple[JwtRule, ...]] = {
     ),
     "two issuers": (rule("https://a.test", keys=OTHER), rule(keys=KEYS, audiences=(AUDIENCE,))),
     "two audiences": (rule(keys=KEYS, audiences=("one",)), rule(keys=KEYS, audiences=("two",))),
+    "two outputs": (
+        rule("https://a.test", keys=OTHER, output_claim_to_headers=(ClaimToHeader("x-first", "missing"),)),
+        rule(keys=KEYS, output_claim_to_headers=(ClaimToHeader("x-second", "missing"),)),
+    ),
     "dotted": (
         rule(
             keys=KEYS,
@@ -271,6 +275,11 @@ def others() -> Iterator[Case]:
     preflight = (("origin", "o"), ("access-control-request-method", "GET"))
     yield Case(name="claims", rules="outputs", headers=(("authorization", f"Bearer {token(**claims)}"), *forged))
     yield Case(name="no token", rules="outputs", headers=forged)
+    yield Case(name="preflight", rules="outputs", method="OPTIONS", headers=(*preflight, *forged))
+    for by_first in (True, False):
+        text = token(which=1, iss="https://a.test") if by_first else GOOD
+        written = (("authorization", f"Bearer {text}"), ("x-first", "forged"), ("x-second", "forged"))
+        yield Case(name="a header of the other rule", rules="two outputs", headers=written)
     for method, lines in (
         ("OPTIONS", preflight),
         ("OPTIONS", preflight[:1]),

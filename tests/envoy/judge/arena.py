@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import itertools
 import json
+import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -167,8 +168,8 @@ def _free_port() -> int:
 
 def _free_listeners() -> Mapping[str, tuple[str, int]]:
     """Fixed ports, for policies name them, on loopback addresses that nobody else uses."""
-    for number in itertools.count(1):
-        host = f"127.77.{number // 256}.{number % 256}"
+    for number in itertools.count(os.getpid()):  # trials side by side do not begin with the same one
+        host = f"127.77.{number // 256 % 256}.{number % 256}"
         try:
             for port in PORTS.values():
                 with socket.socket() as probe:

@@ -66,6 +66,7 @@ def _listener(name: str, places: Places, sets: Sequence[PolicySet]) -> Json:
     return {
         "name": name,
         "address": _address(host, port),
+        "enable_reuse_port": False,  # or two trials could share one, and take each other's requests
         "listener_filters": [{"name": "tls_inspector", "typed_config": {"@type": inspector}}],
         "filter_chains": [
             {

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from tests.envoy.judge import cases, compare, generate_peers, tokens
+from tests.envoy.judge import cases, census, compare, generate_peers, tokens
 from tests.envoy.judge.arena import Arena
 from tests.envoy.judge.compare import Disagreement
 from tests.envoy.judge.generate import policy_set
@@ -23,6 +23,7 @@ class Score:
     allowed: int = 0
     harsher: int = 0
     statuses: Counter[tuple[int, str]] = field(default_factory=Counter)
+    features: Counter[str] = field(default_factory=Counter)
     disagreements: list[Disagreement] = field(default_factory=list)
 
     @property
@@ -36,6 +37,7 @@ class Score:
         self.allowed += other.allowed
         self.harsher += other.harsher
         self.statuses += other.statuses
+        self.features += other.features
         self.disagreements += other.disagreements
 
 
@@ -60,5 +62,6 @@ def _judge(rng: Random, arena: Arena, policies: Sequence[PolicySet], pairs: int)
         score.allowed += native.allowed
         score.harsher += native.allowed and not verdicts["strict"].allowed
         score.statuses[native.status, native.body] += 1
+        score.features.update(set(census.features(own, case, native)))
         score.disagreements += compare.disagreements(own, case, verdicts)
     return score

@@ -6,15 +6,13 @@ from random import Random
 from typing import Final
 
 from tests.envoy.judge import vocabulary as words
+from tests.envoy.judge.carry import Headers, carry
+from tests.envoy.judge.carry import method as method_for
 from tests.envoy.judge.client import Request
 from tests.envoy.judge.hints import Hints
 from tests.envoy.judge.identities import IDENTITIES, ODD, PLAINTEXT
-from tests.envoy.judge.jwt_authn import rules_of
-from tests.envoy.judge.matchers import Json
 from tests.envoy.judge.policy_set import PolicySet
 from tests.envoy.judge.tokens import Token
-
-Headers = list[tuple[str, str]]
 
 _CALLERS: Final = (PLAINTEXT, "sleep", "sleep", *IDENTITIES)
 _FORGED_XFCC: Final = "By=spiffe://cluster.local/ns/x/sa/y;Hash=00;URI=spiffe://cluster.local/ns/edge/sa/web"
@@ -54,12 +52,12 @@ def case(rng: Random, policies: PolicySet, minted: Sequence[Token]) -> Case:
     """One random request for the workload of a policy set."""
     hints = Hints(rng, policies)
     headers = _headers(rng, hints)
-    carried, query = _carry(rng, policies, minted, headers)
+    carried, query = carry(rng, policies, minted, headers)
     path = _path(rng, hints)
     if query:
         path += f"{'&' if '?' in path else '?'}{query}"
     rng.shuffle(headers)
-    method = hints.pick(("methods", "request.headers[:method]"), words.METHODS)
+    method = method_for(rng, headers, hints.pick(("methods", "request.headers[:method]"), words.METHODS))
     host = hints.pick(("hosts", "request.headers[:authority]", "request.headers[host]"), words.HOSTS)
     odd = rng.random() < 0.12
     request = Request(
@@ -102,41 +100,3 @@ def _headers(rng: Random, hints: Hints) -> Headers:
     if rng.random() < 0.02:
         found.append(("x-role", "caf\xe9"))
     return found
-
-
-def _carry(
-    rng: Random, policies: PolicySet, minted: Sequence[Token], headers: Headers
-) -> tuple[tuple[Token, ...], str]:
-    """Put tokens where the rules look for them, or elsewhere. Give them, and what goes into the query."""
-    rules = rules_of(policies.applying("RequestAuthentication"))
-    issuers = {rule["issuer"] for rule in rules}
-    carried: list[Token] = []
-    query: list[str] = []
-    for _ in range(rng.choice((0, 1, 1, 1, 1, 2, 2, 3) if rules else (0, 0, 0, 1))):
-        good = rng.random() < 0.7
-        fitting = [
-            token for token in minted if (token.kind == "good") == good and (not issuers or token.issuer in issuers)
-        ]
-        token = rng.choice(fitting if fitting and rng.random() < 0.9 else minted)
-        carried.append(token)
-        _place(rng, rng.choice(rules) if rules else {}, token.text, headers, query)
-    return tuple(carried), "&".join(query)
-
-
-def _place(rng: Random, rule: Json, token: str, headers: Headers, query: list[str]) -> None:
-    name = rng.choice(("token", "access_token", "jwt"))
-    places: list[Callable[[], None]] = [
-        *(lambda: headers.append(("authorization", f"Bearer {token}")),) * 5,
-        lambda: headers.append(("Authorization", rng.choice(("bearer ", "Basic ", "", "Bearer  ", "Bearer,")) + token)),
-        lambda: query.append(f"{name}={token}"),
-        lambda: headers.append(("x-jwt", token)),
-        lambda: headers.append(("cookie", f"a=b; {rng.choice(('session', 'jwt'))}={token}")),
-    ]
-    for each in rule.get("fromHeaders", ()):
-        line = (each["name"], each.get("prefix", "") + token)
-        places += [lambda line=line: headers.append(line)] * 6  # type: ignore[misc]  # the default binds the loop's value
-    for each in rule.get("fromParams", ()):
-        places += [lambda each=each: query.append(f"{each}={token}")] * 4  # type: ignore[misc]  # likewise
-    for each in rule.get("fromCookies", ()):
-        places += [lambda each=each: headers.append(("cookie", f"{each}={token}; c=d"))] * 4  # type: ignore[misc]  # likewise
-    rng.choice(places)()

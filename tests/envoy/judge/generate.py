@@ -9,9 +9,9 @@ import yaml
 from countersign.policy.parse import parse
 from countersign.policy.problems import Code, PolicyError
 
-from tests.envoy.judge import generate_peers, tokens
+from tests.envoy.judge import generate_peers
 from tests.envoy.judge import vocabulary as words
-from tests.envoy.judge.key_server import BROKEN, DISCOVERED, uri
+from tests.envoy.judge.jwt_rules import users
 from tests.envoy.judge.matchers import Json
 from tests.envoy.judge.policy_set import MESH, REFUSING, PolicySet
 
@@ -24,12 +24,13 @@ def policy_set(rng: Random, name: str, shared: Sequence[Json] = ()) -> PolicySet
 
     ``shared`` are policies of the root namespace that are not only for this workload.
     """
+    only_users = rng.random() < 0.25  # nobody denies what their tokens allow
     documents = generate_peers.for_workload(rng, name)
     documents += [
-        _resource(rng, name, "RequestAuthentication", f"users-{number}", _users(rng))
-        for number in range(rng.choice((0, 1, 1, 1, 2)))
+        _resource(rng, name, "RequestAuthentication", f"users-{number}", users(rng))
+        for number in range(rng.choice((1, 1, 2) if only_users else (0, 1, 1, 1, 2)))
     ]
-    actions = [each for each in rng.choice(_ACTIONS) if each != "AUDIT" or supports_audit()]
+    actions = [each for each in (() if only_users else rng.choice(_ACTIONS)) if each != "AUDIT" or supports_audit()]
     for number, action in enumerate(actions):
         spec: Json = {"action": action} if action != "ALLOW" or rng.random() < 0.3 else {}
         if action != "ALLOW" or rng.random() < 0.97:
@@ -115,67 +116,6 @@ def _condition(rng: Random, *, custom: bool) -> Json:
     if form >= 0.65:
         found["notValues"] = _values(rng, key, words.CONDITIONS[key])
     return found
-
-
-def _users(rng: Random) -> Json:
-    return {"jwtRules": [_jwt_rule(rng) for _ in range(rng.choice((1, 1, 2, 3)))]}
-
-
-def _jwt_rule(rng: Random) -> Json:
-    issuer = rng.choice(list(tokens.ISSUERS))
-    found: Json = {"issuer": issuer, **_keys(rng, issuer)}
-    if rng.random() < 0.1:
-        found["presence"] = rng.choice(("REQUIRED", "REQUIRED", "OPTIONAL"))
-    if rng.random() < 0.3:
-        found["audiences"] = rng.sample(
-            ("svc", "other", "https://svc", "http://svc/", "elsewhere/"), rng.choice((1, 2))
-        )
-    if rng.random() < 0.25:
-        places = [
-            {"name": "x-jwt"},
-            {"name": "X-Jwt", "prefix": "Token "},
-            {"name": "authorization", "prefix": "Bearer "},
-        ]
-        found["fromHeaders"] = rng.sample(places, rng.choice((1, 2)))
-    if rng.random() < 0.2:
-        found["fromParams"] = rng.sample(("token", "access_token", "jwt"), rng.choice((1, 2)))
-    if rng.random() < 0.2:
-        found["fromCookies"] = rng.sample(("session", "jwt"), rng.choice((1, 2)))
-    if rng.random() < 0.2:
-        found["outputPayloadToHeader"] = rng.choice(words.OUTPUTS)
-    if rng.random() < 0.35:
-        claims = (
-            "sub",
-            "role",
-            "groups",
-            "level",
-            "ratio",
-            "ok",
-            "big",
-            "nested",
-            "nested.team",
-            "a.b",
-            "missing",
-            "scope",
-            "note",
-        )
-        headers = rng.sample(words.OUTPUTS, rng.choice((1, 2)))
-        found["outputClaimToHeaders"] = [{"header": header, "claim": rng.choice(claims)} for header in headers]
-    if rng.random() < 0.3:
-        found["forwardOriginalToken"] = rng.choice((True, True, False))
-    if rng.random() < 0.15:
-        found["spaceDelimitedClaims"] = rng.sample(("custom.claim", "role", "groups", "note"), rng.choice((1, 2)))
-    return found
-
-
-def _keys(rng: Random, issuer: str) -> Json:
-    """Keys in the rule, at a place that it names, at the one that its issuer tells, or nowhere."""
-    form, variant = rng.random(), rng.randrange(6)
-    if form < 0.65:
-        return {"jwks": tokens.jwks(issuer, variant)}
-    if form < 0.95:
-        return {} if issuer == DISCOVERED else {"jwksUri": uri(tokens.number(issuer), variant)}
-    return {"jwksUri": rng.choice(BROKEN)}
 
 
 @cache

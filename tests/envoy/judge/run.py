@@ -52,6 +52,8 @@ def _summary(score: Score) -> Iterator[str]:
     yield from (
         f"  {count:6} x {status} {body}".rstrip() for (status, body), count in score.statuses.most_common(_STATUSES)
     )
+    yield "what of RequestAuthentication they met:"
+    yield from (f"  {count:6} x {feature}" for feature, count in sorted(score.features.items()))
     for found in list(_kinds(score.disagreements))[:_SHOWN]:
         yield render(smallest(found))
 

@@ -35,6 +35,13 @@ _CLAIMS: Final[tuple[Mapping[str, Any], ...]] = (
     {"role": ["admin", "user"], "groups": "dev ops", "nested": "flat", "level": 7, "ratio": 1.5, "ok": True},
     {"role": 5, "groups": ["ops", 3, None], "nested": [{"team": "red"}], "level": -3, "big": 2**62, "ok": None},
     {"role": "", "groups": [["dev"]], "scope": ["read", "write"], "level": 0, "ratio": -0.25, "ok": False},
+    {
+        "list": [2**53 + 1, 0.1, 1e16, -0.0, True, None, "<\u2028\xe9>", [], [{"a": "&"}]],
+        "object": {"\xe9<": [1.0, {"x": "\x7f"}]},
+        "role": "user",
+        "level": 2**63 - 1,
+    },
+    {"list": ["a", 5], "object": {}, "groups": [], "nested": {"deep": {"x": [1, 2]}}},
     {"role": "admin,user", "note": "blank and, comma", "level": 2**53, "nested": {"team": None, "": "x"}},
 )
 
