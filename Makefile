@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup demo test differential fuzz lint format protos clean
+.PHONY: help setup demo test differential fuzz storm lint format protos clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -32,6 +32,9 @@ differential: setup  ## SEED=1 PAIRS=50000: random policies and requests, the re
 fuzz: setup  ## SECONDS=60 or EXECS=10000000: the parsers under coverage-guided fuzzing
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[fuzz]'
 	$(BIN)/python -m tests.fuzz.run --seconds $(or $(SECONDS),60) --execs $(or $(EXECS),0) $(ARGS)
+
+storm: setup  ## SECONDS=30: rotation and made-up key IDs at 300 requests a second, the real Envoy between
+	$(BIN)/python -m tests.envoy.storm --seconds $(or $(SECONDS),30) $(ARGS)
 
 lint: setup  ## ruff, mypy strict, import contracts, compose schema, hadolint
 	$(BIN)/ruff check .

@@ -449,6 +449,18 @@ def test_a_required_token_of_one_rule_is_not_missed_where_another_rule_verifies(
 
 
 @BOTH
+def test_a_required_token_that_is_missing_ends_what_envoy_asks_again(posture: Posture) -> None:
+    """Envoy asks each rule a second time, and reports the last failure before it if it comes no further."""
+    elsewhere = replace(RULE_A, from_headers=(HeaderLocation("x-other"),), required=True)
+    for_others = replace(RULE, audiences=("x",))
+    http = bearer(UNKNOWN_KEY)
+
+    assert refusal(judge(http, RULE, for_others, elsewhere, posture=posture))[0] is Reason.TOKEN_UNKNOWN_KEY
+    assert refusal(judge(http, elsewhere, RULE, for_others, posture=posture))[0] is Reason.TOKEN_AUDIENCE
+    assert refusal(judge(http, elsewhere, RULE_B, posture=posture))[0] is Reason.TOKEN_ISSUER
+
+
+@BOTH
 def test_a_preflight_is_not_asked_for_a_required_token(posture: Posture) -> None:
     preflight = request(("origin", "https://a.example"), ("access-control-request-method", "GET"), method="OPTIONS")
 

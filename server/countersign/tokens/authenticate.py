@@ -25,6 +25,7 @@ MAX_TOKENS: Final = 4  # at the locations of one rule; each may cost eight signa
 _AUTHORIZATION: Final = "authorization"
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
+_SAYS_LITTLE: Final = frozenset({Reason.TOKEN_ISSUER, Reason.TOKEN_MISSING})
 _KEYS_MAY_COME: Final = frozenset({Reason.KEYS_UNAVAILABLE, Reason.KEYS_STALE, Reason.TOKEN_UNKNOWN_KEY})
 
 
@@ -118,13 +119,12 @@ def _by_rules(
 ) -> Authenticated | list[Failure]:
     """The identity by the first rule that gives one, or every reason why none does."""
     failures: list[Failure] = []
-    missing: list[Failure] = []
     parsed: dict[str, UnverifiedToken | TokenError] = {}  # rules mostly share their locations: parse once
     for rule in rules:
         located = locate(http, rule)
         if not located:
             if rule.required:
-                missing.append(Failure(rule, TokenError(Reason.TOKEN_MISSING, "Jwt is missing")))
+                failures.append(Failure(rule, TokenError(Reason.TOKEN_MISSING, "Jwt is missing")))
             continue
         try:
             verified, tokens = _by_rule(located, parsed, verify_for(rule))
@@ -136,7 +136,7 @@ def _by_rules(
             return Authenticated(
                 token=verified[-1], mutations=accepted(rules, rule, tokens), also=tuple(verified[:-1]), rule=rule
             )
-    return failures or missing or Authenticated(token=None, mutations=anonymous(rules))
+    return failures or Authenticated(token=None, mutations=anonymous(rules))
 
 
 class _FinalError(Exception):
@@ -247,12 +247,14 @@ def _awaited(failures: list[Failure]) -> frozenset[FetchedKeys]:
 
 
 def _reported(failures: list[Failure]) -> Failure:
-    """The failure that Envoy's tree reports: the last child's, but an unknown issuer only if there is nothing else.
+    """The failure that Envoy's tree reports: the last child's, but one that says little only if there is nothing else.
 
-    The last child asks each rule again whether its token is missing, and ends at the first whose token is not.
+    The last child asks each rule again whether its token is missing, and ends at the first that does not allow it.
     """
     last_child_first = (failures[0], *reversed(failures))
-    return next((each for each in last_child_first if each.error.reason is not Reason.TOKEN_ISSUER), failures[0])
+    telling = (each for each in last_child_first if each.error.reason not in _SAYS_LITTLE)
+    of_a_token = (each for each in failures if each.error.reason is not Reason.TOKEN_MISSING)
+    return next(telling, None) or next(of_a_token, failures[0])
 
 
 def refusal(failures: list[Failure]) -> TokenRefused:
