@@ -226,16 +226,10 @@ def _steps(
         raise _RefusedError(Reason.REQUEST_INCOMPLETE, "the port is unknown, and PeerAuthentication asks for it")
     peer = _peer(facts, applied.mtls_on(facts.destination.port), mesh)  # 3
     found.peer = peer.id
-    evidence = Evidence(
-        facts=facts,
-        identity=Identity(peer=found.peer, token=None),
-        posture=mesh.posture,
-        trust_domains=mesh.trust_domains,
-        remote_ip=remote_ip(facts, mesh.remote_ip_hops, mesh.remote_ip_header, mesh.posture),
-    )
+    ip = remote_ip(facts, mesh.remote_ip_hops, mesh.remote_ip_header, mesh.posture)
     if applied.http.custom:
         found.step = Step.CUSTOM
-        by, found.custom = engine.custom(applied, evidence)
+        by, found.custom = engine.custom(applied, _evidence(facts, peer.id, None, mesh, ip))
         _refuse_custom(by)
     found.step = Step.TOKEN
     user = _NOBODY if facts.http is None else authenticator(facts.http, applied.jwt_rules)  # 4
@@ -247,10 +241,10 @@ def _steps(
     if isinstance(user, TokenRefused):
         return found.refused(_unauthenticated(facts.http, user, policies.generation))
     if facts.http is not None:  # policies look at what goes on, not at what a client wrote in a token's name
-        facts = replace(facts, http=forwarded(facts.http, user.mutations))
-        evidence = replace(evidence, facts=facts, identity=Identity(peer=found.peer, token=user.token))
+        http = forwarded(facts.http, user.mutations)
+        facts = facts if http is facts.http else replace(facts, http=http)
     found.step = Step.POLICIES
-    evaluation = engine.evaluate(applied, evidence)  # 5
+    evaluation = engine.evaluate(applied, _evidence(facts, peer.id, user.token, mesh, ip))  # 5
     return Judgement(
         step=found.step,
         decision=_decision(evaluation, user.mutations, policies.generation),
@@ -259,6 +253,16 @@ def _steps(
         custom=found.custom,
         token=user.token,
         evaluation=evaluation,
+    )
+
+
+def _evidence(facts: RequestFacts, peer: SpiffeId | None, token: VerifiedToken | None, mesh: Mesh, ip: str) -> Evidence:
+    return Evidence(
+        facts=facts,
+        identity=Identity(peer=peer, token=token),
+        posture=mesh.posture,
+        trust_domains=mesh.trust_domains,
+        remote_ip=ip,
     )
 
 

@@ -50,3 +50,14 @@ def test_headers_remember_whether_envoy_joined_them(*, joined: bool) -> None:
 )
 def test_only_utf_8_is_readable(octets: bytes, *, readable: bool) -> None:
     assert is_readable(octets.decode("utf-8", "surrogateescape")) is readable
+
+
+def test_changed_headers_have_the_new_lines_and_no_removed_ones_and_the_rest_as_before() -> None:
+    before = Headers.of([("a", "1"), ("b", "2"), ("b", "3"), ("c", "4")], joined=True)
+
+    after = before.changed({"b": (), "c": ("5", "6"), "d": ("7",), "e": ()})
+
+    assert [after.values(name) for name in "abcdef"] == [("1",), (), ("5", "6"), ("7",), (), ()]
+    assert (list(after.names()), len(after)) == (["a", "c", "d"], 3)
+    assert after.joined
+    assert before.values("b") == ("2", "3")

@@ -1,6 +1,7 @@
 """SPIFFE IDs by the letter of SPIFFE-ID.md section 2, and nothing beside it."""
 
 import pytest
+from countersign.core import spiffe
 from countersign.core.spiffe import SpiffeId, SpiffeIdError, is_trust_domain
 
 from tests.support import vectors
@@ -119,3 +120,17 @@ def test_the_published_cases_of_four_spiffe_libraries() -> None:
         else:
             with pytest.raises(SpiffeIdError):
                 SpiffeId.parse(case["id"])
+
+
+def test_an_id_is_read_the_same_each_time_and_what_is_refused_is_refused_each_time() -> None:
+    for _ in range(3):
+        assert SpiffeId.parse("spiffe://td/ns/a/sa/b") == SpiffeId("td", "/ns/a/sa/b")
+        with pytest.raises(SpiffeIdError):
+            SpiffeId.parse("spiffe://td/ns/../sa/b")
+
+
+def test_no_more_ids_are_remembered_than_there_is_room_for() -> None:
+    for number in range(3000):
+        SpiffeId.parse(f"spiffe://td/{number}")
+
+    assert spiffe._parsed.cache_info().currsize == 1024

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import pytest
+from countersign.core import xfcc
 from countersign.core.xfcc import MAX_ELEMENTS, MAX_LENGTH, ClientCert, XfccError, parse
 
 from tests.support import vectors
@@ -262,3 +263,21 @@ def test_the_published_elements_read_as_published_but_without_the_backslash_of_a
         assert list(parse(_value(case))) == expected, case["name"]
         compared += 1
     assert compared > 5
+
+
+def test_a_value_is_read_the_same_each_time_and_what_is_refused_is_refused_each_time() -> None:
+    for _ in range(3):
+        assert parse("URI=spiffe://td/ns/a/sa/b")[0].uris == ("spiffe://td/ns/a/sa/b",)
+        with pytest.raises(XfccError):
+            parse("URI=spiffe://td/ns/a/sa/b;")
+
+
+def test_no_more_values_are_remembered_than_there_is_room_for_and_no_long_ones() -> None:
+    for number in range(3000):
+        parse(f"URI=spiffe://td/ns/a/sa/{number}")
+    before = xfcc._remembered.cache_info()
+    long = f"URI=spiffe://td/ns/a/sa/{'b' * 4096}"
+
+    assert parse(long)[0].uris == (long.removeprefix("URI="),)
+    assert before.currsize == before.maxsize == 1024
+    assert xfcc._remembered.cache_info() == before

@@ -10,6 +10,7 @@ import pytest
 from countersign.core.decision import Allow, AllowReason, Decision, Deny, DryRun, Mutations, PolicyRef, Reason
 from countersign.core.facts import RequestFacts, is_readable
 from countersign.wire import auth_pb2 as pb
+from countersign.wire import codec
 from countersign.wire.codec import METHOD, SERVICE, RequestError, decode, encode
 from google.protobuf import json_format, struct_pb2
 
@@ -179,6 +180,37 @@ def test_raw_headers_keep_every_line_apart_and_in_order() -> None:
     assert http is not None
     assert http.headers.values("x-role") == ("user", "admin")
     assert not http.headers.joined
+
+
+def test_lines_of_a_name_are_found_whatever_their_case_and_whatever_stands_between() -> None:
+    lines = [("X-Role", b"admin"), ("x-other", b"1"), ("x-role", b"user")]
+
+    http = decode(_raw_headers(*(core.HeaderValue(key=key, raw_value=value) for key, value in lines))).http
+
+    assert http is not None
+    assert http.headers.values("x-role") == ("admin", "user")
+    assert list(http.headers.names()) == ["x-role", "x-other"]
+
+
+@pytest.mark.parametrize("name", ["X-Role", "x-role"])
+def test_a_joined_header_is_found_whatever_the_case_of_its_name(name: str) -> None:
+    http = decode(
+        _request(auth.AttributeContextHttpRequest(method="GET", path="/", headers={name: "admin", "a": "b"}))
+    ).http
+
+    assert http is not None
+    assert http.headers.values("x-role") == ("admin",)
+    assert http.headers.values("x-none") == ()
+    assert (set(http.headers.names()), len(http.headers)) == ({"x-role", "a"}, 2)
+    assert http.headers.joined
+
+
+def test_looking_for_a_joined_header_makes_none() -> None:
+    http = decode(_request(auth.AttributeContextHttpRequest(method="GET", path="/", headers={"a": "b"}))).http
+
+    assert http is not None
+    assert http.headers.values("x-none") == ()
+    assert list(http.headers.names()) == ["a"]
 
 
 def test_a_raw_value_that_is_not_utf_8_keeps_its_bytes_and_is_not_readable() -> None:
@@ -472,6 +504,44 @@ def test_the_first_line_of_a_set_header_overwrites_and_the_others_append() -> No
     assert ok.query_parameters_to_remove == ["access_token"]
     assert not ok.response_headers_to_add
     assert not ok.query_parameters_to_set
+
+
+def test_answers_that_are_remembered_are_not_mistaken_for_each_other() -> None:
+    other = PolicyRef(id="other", source=POLICY.source)
+    decisions: list[Decision] = [
+        _allow(),
+        _allow(policy=other),
+        _allow(generation=4),
+        _allow(reason=AllowReason.NO_ALLOW_POLICY),
+        _allow(Mutations(remove_headers=("authorization",))),
+        _allow(Mutations(remove_query_parameters=("authorization",))),
+        _allow(Mutations(set_headers=(("x-user", "alice"),))),
+        _allow(Mutations(set_headers=(("x-user", "bob"),))),
+        _allow(audit=POLICY),
+        _allow(dry_run=DryRun(reason=Reason.DENY_RULE_MATCHED, policy=None)),
+        _deny(Reason.DENY_RULE_MATCHED),
+        _deny(Reason.DENY_RULE_MATCHED, detail="more"),
+        _deny(Reason.DENY_RULE_MATCHED, detail="m" * 1000),
+        _deny(Reason.DENY_RULE_MATCHED, headers=(("a", "b"),)),
+    ]
+
+    first = [encode(decision) for decision in decisions]
+
+    assert len(set(first)) == len(decisions)
+    assert [encode(decision) for decision in reversed(decisions)] == first[::-1]
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    for generation in range(3000):
+        encode(_allow(generation=generation))
+        encode(_allow(Mutations(set_headers=(("x", str(generation)),))))
+    kept = codec._remembered.cache_info()
+
+    assert kept.currsize == kept.maxsize == 1024
+    before = kept.misses
+    encode(_allow(Mutations(set_headers=(("x", "y"),))))  # a user's own: never kept
+    encode(_deny(Reason.PEER_MALFORMED, detail="d" * 257))
+    assert codec._remembered.cache_info().misses == before
 
 
 TEXTS: Final[tuple[Callable[[str], Decision], ...]] = (

@@ -5,9 +5,21 @@ Nothing here is trusted. An identity comes out of `core.identity` and `tokens`, 
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 _NOTHING: Final[tuple[str, ...]] = ()
+
+
+class Lines(Protocol):
+    """Header lines by lower-case name: a dictionary, or what reads them where they are when they are asked for."""
+
+    def get(self, name: str, default: tuple[str, ...], /) -> tuple[str, ...]:
+        """Every line of the name, in order of arrival."""
+
+    def keys(self) -> Iterable[str]:
+        """The names present."""
+
+    def __len__(self) -> int: ...
 
 
 class Headers:
@@ -20,7 +32,7 @@ class Headers:
 
     __slots__ = ("_lines", "joined")
 
-    def __init__(self, lines: Mapping[str, tuple[str, ...]], *, joined: bool = False) -> None:
+    def __init__(self, lines: Lines, *, joined: bool = False) -> None:
         self._lines = lines
         self.joined = joined
 
@@ -38,6 +50,10 @@ class Headers:
         lines.update((key, tuple(values)) for key, values in repeated.items())
         return cls(lines, joined=joined)
 
+    def changed(self, changes: Mapping[str, tuple[str, ...]]) -> "Headers":
+        """The same headers, but for these (lower-case) names: these lines instead, or none."""
+        return Headers(_Changed(self._lines, changes), joined=self.joined)
+
     def values(self, name: str) -> tuple[str, ...]:
         """Every line of the (lower-case) name; empty if there is none."""
         return self._lines.get(name, _NOTHING)
@@ -48,6 +64,27 @@ class Headers:
 
     def __len__(self) -> int:
         return len(self._lines)
+
+
+class _Changed:
+    """Lines of which some are others."""
+
+    __slots__ = ("_changes", "_lines")
+
+    def __init__(self, lines: Lines, changes: Mapping[str, tuple[str, ...]]) -> None:
+        self._lines = lines
+        self._changes = changes
+
+    def get(self, name: str, default: tuple[str, ...], /) -> tuple[str, ...]:
+        lines = self._changes.get(name)
+        return self._lines.get(name, default) if lines is None else lines or default
+
+    def keys(self) -> list[str]:
+        kept = [name for name in self._lines.keys() if name not in self._changes]  # noqa: SIM118 (no dictionary)
+        return kept + [name for name, lines in self._changes.items() if lines]
+
+    def __len__(self) -> int:
+        return len(self.keys())
 
 
 def is_readable(value: str) -> bool:

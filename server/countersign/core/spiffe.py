@@ -6,6 +6,7 @@ Upper case in scheme or trust domain is refused, not folded: what is compared is
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 _MAX_LENGTH: Final = 2048  # SPIFFE-ID.md 2.3: implementations must support 2048 bytes, and need no more
@@ -33,12 +34,7 @@ class SpiffeId:
         """Raise `SpiffeIdError` unless the whole text is a SPIFFE ID."""
         if len(text) > _MAX_LENGTH:
             raise SpiffeIdError(f"longer than {_MAX_LENGTH} characters")
-        match = _SPIFFE_ID.fullmatch(text)
-        if match is None:
-            raise SpiffeIdError("not of the form spiffe://<trust domain>/<path>, in the characters SPIFFE allows")
-        if len(match[1]) > _MAX_TRUST_DOMAIN:
-            raise SpiffeIdError(f"trust domain longer than {_MAX_TRUST_DOMAIN} characters")
-        return cls(match[1], match[2])
+        return _parsed(text)
 
     @property
     def name(self) -> str:
@@ -65,6 +61,16 @@ class SpiffeId:
 
     def __str__(self) -> str:
         return f"spiffe://{self.trust_domain}{self.path}"
+
+
+@lru_cache(maxsize=1024)  # there are few workloads and many requests; what is refused is not remembered
+def _parsed(text: str) -> SpiffeId:
+    match = _SPIFFE_ID.fullmatch(text)
+    if match is None:
+        raise SpiffeIdError("not of the form spiffe://<trust domain>/<path>, in the characters SPIFFE allows")
+    if len(match[1]) > _MAX_TRUST_DOMAIN:
+        raise SpiffeIdError(f"trust domain longer than {_MAX_TRUST_DOMAIN} characters")
+    return SpiffeId(match[1], match[2])
 
 
 def is_trust_domain(text: str) -> bool:

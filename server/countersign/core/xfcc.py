@@ -9,9 +9,11 @@ Source: Envoy's HTTP header manipulation, x-forwarded-client-cert; conn_manager_
 import json
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 MAX_LENGTH: Final = 64 * 1024  # Envoy's own default for all request headers is 60 KiB
+_SHORT: Final = 4096  # characters: more than a chain of hops without certificates
 MAX_ELEMENTS: Final = 16  # one element a hop; more is an attack on the reader, not a mesh
 
 # Printable ASCII, and outside quotes none of the delimiters. Possessive by construction: no two alternatives overlap.
@@ -44,6 +46,10 @@ class ClientCert:
 
 def parse(value: str) -> tuple[ClientCert, ...]:
     """Parse a header value, oldest hop first; empty gives no element. Raise `XfccError` for anything doubtful."""
+    return _remembered(value) if len(value) <= _SHORT else _parsed(value)
+
+
+def _parsed(value: str) -> tuple[ClientCert, ...]:
     if len(value) > MAX_LENGTH:
         raise XfccError(f"longer than {MAX_LENGTH} characters")
     if not value:
@@ -51,6 +57,10 @@ def parse(value: str) -> tuple[ClientCert, ...]:
     if value.startswith("["):
         return _parse_json(value)
     return _parse_text(value)
+
+
+# A peer's header is the same for each of its requests. What is refused is not remembered.
+_remembered: Final = lru_cache(maxsize=1024)(_parsed)
 
 
 def _parse_text(value: str) -> tuple[ClientCert, ...]:

@@ -5,29 +5,27 @@ that is about to be taken out. Source: Istio's order of filters, `jwt_authn` bef
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from urllib.parse import unquote
 
 from countersign.core.decision import Mutations
-from countersign.core.facts import Headers, HttpRequest
+from countersign.core.facts import HttpRequest
 
 _PATH = ":path"
 
 
 def forwarded(http: HttpRequest, mutations: Mutations) -> HttpRequest:
     """The request with these mutations made."""
-    if mutations == Mutations():
+    if not (mutations.set_headers or mutations.remove_headers or mutations.remove_query_parameters):
         return http
-    replaced = {name for name, _ in mutations.set_headers} | set(mutations.remove_headers)
     path = _without(http.path, mutations.remove_query_parameters)
-    kept = [
-        (name, path if name == _PATH else value)
-        for name in http.headers.names()
-        if name not in replaced
-        for value in http.headers.values(name)
-    ]
-    headers = Headers.of((*kept, *mutations.set_headers), joined=http.headers.joined)
-    return replace(http, path=path, headers=headers)
+    changes: dict[str, tuple[str, ...]] = {_PATH: tuple(path for _ in http.headers.values(_PATH))}
+    changes.update((name, ()) for name in mutations.remove_headers)
+    changes.update((name, ()) for name, _ in mutations.set_headers)
+    for name, value in mutations.set_headers:
+        changes[name] = (*changes[name], value)
+    return HttpRequest(
+        method=http.method, path=path, host=http.host, scheme=http.scheme, headers=http.headers.changed(changes)
+    )
 
 
 def _without(path: str, parameters: Sequence[str]) -> str:

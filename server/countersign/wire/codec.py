@@ -5,7 +5,8 @@ through. So every answer is built here, and a denial's code is written in one pl
 Source: envoy.service.auth.v3, ext_authz_grpc_impl.cc.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, cast
 
 from google.protobuf.message import DecodeError
@@ -24,6 +25,9 @@ _OK: Final = 0
 _PERMISSION_DENIED: Final = 7
 _UNAUTHENTICATED: Final = 16
 _HTTP_UNAUTHORIZED: Final = 401
+
+_REMEMBERED: Final = 1024  # answers
+_SHORT: Final = 256  # characters of a detail that is worth remembering
 
 _OVERWRITE: Final = pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _APPEND: Final = pb.HeaderValueOption.APPEND_IF_EXISTS_OR_ADD
@@ -57,17 +61,73 @@ def decode(payload: bytes) -> RequestFacts:
 
 
 def _http(http: pb.AttributeContext.HttpRequest) -> HttpRequest:
-    if http.HasField("header_map"):  # encode_raw_headers: every line apart, bytes as they came
-        headers = Headers.of((line.key, _text(line)) for line in http.header_map.headers)
-    else:
-        headers = Headers.of(http.headers.items(), joined=True)
+    # with encode_raw_headers, every line is apart, its bytes as they came
+    headers = _raw(http.header_map.headers) if http.HasField("header_map") else _joined(http.headers)
     if not headers:
         raise RequestError(Reason.REQUEST_INCOMPLETE, "no headers")
     return HttpRequest(method=http.method, path=http.path, host=http.host, scheme=http.scheme, headers=headers)
 
 
+def _raw(lines: Sequence[pb.HeaderValue]) -> Headers:
+    """Without reading values, where names need no work: no name is there twice, and each is in lower case."""
+    once = {line.key: line for line in lines}
+    if len(once) == len(lines) and _in_lower_case(once):
+        return Headers(_RawLines(once))
+    return Headers.of((line.key, _text(line)) for line in lines)
+
+
+def _joined(headers: Mapping[str, str]) -> Headers:
+    if _in_lower_case(headers):
+        return Headers(_JoinedLines(headers), joined=True)
+    return Headers.of(headers.items(), joined=True)
+
+
+def _in_lower_case(names: Iterable[str]) -> bool:
+    together = "\n".join(names)
+    return together == together.lower()
+
+
+class _RawLines:
+    """`Lines` of a HeaderMap, each read when it is asked for."""
+
+    __slots__ = ("_lines",)
+
+    def __init__(self, lines: Mapping[str, pb.HeaderValue]) -> None:
+        self._lines = lines
+
+    def get(self, name: str, default: tuple[str, ...], /) -> tuple[str, ...]:
+        line = self._lines.get(name)
+        return default if line is None else (_text(line),)
+
+    def keys(self) -> Iterable[str]:
+        return self._lines.keys()
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+
+class _JoinedLines:
+    """`Lines` of the map of headers, likewise. ``get`` of a protobuf map makes no entry; a subscript would."""
+
+    __slots__ = ("_headers",)
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = headers
+
+    def get(self, name: str, default: tuple[str, ...], /) -> tuple[str, ...]:
+        value = self._headers.get(name)
+        return default if value is None else (value,)
+
+    def keys(self) -> Iterable[str]:
+        return self._headers.keys()
+
+    def __len__(self) -> int:
+        return len(self._headers)
+
+
 def _text(line: pb.HeaderValue) -> str:
-    return line.raw_value.decode("utf-8", "surrogateescape") if line.raw_value else line.value
+    raw = line.raw_value
+    return raw.decode("utf-8", "surrogateescape") if raw else line.value
 
 
 def _endpoint(peer: pb.AttributeContext.Peer) -> Endpoint:
@@ -82,7 +142,15 @@ def _endpoint(peer: pb.AttributeContext.Peer) -> Endpoint:
 
 
 def encode(decision: Decision) -> bytes:
-    """Write the CheckResponse of a decision."""
+    """Write the CheckResponse of a decision. What says nothing of the request itself is written once."""
+    if isinstance(decision, Allow):
+        recurs = not decision.mutations.set_headers
+    else:
+        recurs = not decision.headers and len(decision.detail) <= _SHORT
+    return _remembered(decision) if recurs else _encoded(decision)
+
+
+def _encoded(decision: Decision) -> bytes:
     if isinstance(decision, Allow):
         response = pb.CheckResponse(status=pb.Status(code=_OK), ok_response=_ok(decision.mutations))
     else:
@@ -97,6 +165,9 @@ def encode(decision: Decision) -> bytes:
         )
     response.dynamic_metadata.CopyFrom(_metadata(decision))
     return response.SerializeToString()
+
+
+_remembered: Final = lru_cache(maxsize=_REMEMBERED)(_encoded)
 
 
 def _ok(mutations: Mutations) -> pb.OkHttpResponse:
