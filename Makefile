@@ -3,11 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup demo test differential fuzz storm lint format protos clean
+.PHONY: help setup demo test differential fuzz storm bench-inprocess lint format protos clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## make .venv with .venv/bin/countersign
 
@@ -35,6 +35,9 @@ fuzz: setup  ## SECONDS=60 or EXECS=10000000: the parsers under coverage-guided 
 
 storm: setup  ## SECONDS=30: rotation and made-up key IDs at 300 requests a second, the real Envoy between
 	$(BIN)/python -m tests.envoy.storm --seconds $(or $(SECONDS),30) $(ARGS)
+
+bench-inprocess: setup  ## where the microseconds of a check go, by stage, without any transport
+	$(BIN)/python -m bench.inprocess
 
 lint: setup  ## ruff, mypy strict, import contracts, compose schema, hadolint
 	$(BIN)/ruff check .
