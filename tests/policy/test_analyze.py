@@ -165,6 +165,7 @@ def test_a_trust_domain_is_none_that_is_nearly_the_meshs() -> None:
     ("bad", "good"),
     [
         ("plain", "*/plain"),
+        ("alice", "*alice"),
         ("https://idp.example", "https://idp.example/*"),
         ("https://idp*", "https://idp.example/idp*"),
         ("https://idp.example/", "https://idp.example/a"),
@@ -241,6 +242,7 @@ def test_an_issuer_is_unknown_only_where_all_issuers_are_known() -> None:
         (("request.auth.claims[email_verified]", "true"), ("request.auth.claims[email]", "true")),
         (("request.auth.claims[[a]]", "b"), ("request.auth.claims[a]", "b")),
         (("request.auth.claims[a][b[c]", "b"), ("request.auth.claims[a][b][c]", "b")),
+        (("request.auth.claims[[a]", "b"), ("request.auth.claims[scope][x]", "a b")),
         (("request.auth.claims[a]b][c]", "b"), ("request.auth.claims[realm][exp]", "5")),
         (("request.auth.claims[b]]", "b"), ("request.auth.claims[realm][scope]", "a b")),
     ],

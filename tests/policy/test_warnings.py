@@ -90,7 +90,7 @@ VALUES: Final = [
         "write `mesh.example/*`",
     ),
     (
-        _denied("principals: [§mseh.example/ns/a/sa/b]"),
+        _denied("principals: [§mseh.example/ns/a/sa/b]") + USERS,
         Code.PRINCIPAL_NEVER_MATCHES,
         (
             f"`mseh.example/ns/a/sa/b` in `principals` names the trust domain `mseh.example`, which is not the mesh's: "
@@ -241,6 +241,7 @@ def test_a_host_without_a_port_is_told_of_word_for_word(value: str, advice: str)
     message = f"`{value}` in `hosts` does not match `{value.replace('*', 'a')}:8443`: {PASS}"
 
     assert _told(text, posture=Posture.ISTIO) == [(place, Code.HOST_WITHOUT_PORT, message, advice)]
+    assert _told(text.replace("]}}]", ", 'other.example:*']}}]", 1), posture=Posture.ISTIO)[0][2] == message
     assert _told(text) == []
 
 

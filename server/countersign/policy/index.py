@@ -41,7 +41,7 @@ class RuleIndex:
                 continue
             # The attribute whose values are shared with the fewest other rules.
             key = min(options, key=lambda each: max(crowd[each, value] for value in options[each]))
-            file = files.setdefault(key, _File(key, LOOKUPS[key[0]](key[1])))
+            file = files.setdefault(key, _File(LOOKUPS[key[0]](key[1])))
             for value in options[key]:
                 file.add(value, position)
         self._files = tuple(files.values())
@@ -96,8 +96,7 @@ class _Affixes:
 class _File:
     """The rules that require one attribute."""
 
-    def __init__(self, key: Key, lookup: Lookup) -> None:
-        self.key = key
+    def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
         self._all: set[int] = set()
         self._exact: dict[str, list[int]] = {}

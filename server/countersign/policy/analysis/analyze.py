@@ -21,7 +21,7 @@ from countersign.policy.analysis.surroundings import Surroundings
 from countersign.policy.problems import Code, Problem
 from countersign.policy.resources import AuthorizationPolicy, PeerAuthentication, RequestAuthentication, Resources
 
-_PLAIN_HTTP: Final = re.compile(r"http://(\[[^\]]*\]|[^/:?]*).*", re.DOTALL)
+_PLAIN_HTTP: Final = re.compile(r"http://(?:\[([^\]]*)\]|([^/:?]*)).*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,7 @@ def _check_request(
 def _check_transport(rule: JwtRule, notes: Notes) -> None:
     uri = rule.keys.uri if isinstance(rule.keys, RemoteKeys) else ""
     found = _PLAIN_HTTP.fullmatch(uri)
-    if found is not None and not _is_loopback(found[1].strip("[]")):
+    if found is not None and not _is_loopback(found[1] or found[2]):
         message = f"the keys of issuer `{rule.issuer}` come over plain HTTP: whoever is on the way can sign tokens"
         notes.warn(rule.source, Code.PLAINTEXT_KEYS, message, f"write `https{uri.removeprefix('http')}`", uri)
 
