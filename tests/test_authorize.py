@@ -1,6 +1,7 @@
 """The pipeline, step by step: each refusal with its reason, its status and its words, beside what passes."""
 
 import json
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
@@ -12,6 +13,7 @@ from countersign.core.jwt_rule import InlineKeys, RemoteKeys
 from countersign.core.posture import Posture
 from countersign.mesh.issuer import Issuer
 from countersign.tokens.authenticate import Authenticated, KeysNeeded
+from countersign.tokens.cache import TokenCache
 from countersign.tokens.keys import KeySet
 
 from tests.support import vectors
@@ -515,6 +517,24 @@ def test_a_good_token_is_the_user(issuer: Issuer) -> None:
     other = authorize(_bearing(issuer.sign(_claims(sub="bob"))), known, NOW, may_wait=False)
     _denied(settled(other), Reason.NO_ALLOW_RULE_MATCHED, FORBIDDEN)
     _denied(settled(authorize(facts(), known, NOW, may_wait=False)), Reason.NO_ALLOW_RULE_MATCHED, FORBIDDEN)
+
+
+@pytest.mark.parametrize("posture", Posture)
+def test_a_remembered_token_decides_as_a_verified_one_and_goes_with_its_key(issuer: Issuer, posture: Posture) -> None:
+    text, mesh = USERS + ALICE, Mesh(posture=posture)
+    remembering = replace(_with_keys(text, issuer, mesh), tokens=TokenCache())
+    assert remembering.tokens is not None
+    alice = _bearing(issuer.sign(_claims()))
+
+    decisions = [settled(authorize(alice, remembering, NOW, may_wait=False)) for _ in range(3)]
+    assert decisions == [settled(authorize(alice, _with_keys(text, issuer, mesh), NOW, may_wait=False))] * 3
+    assert (remembering.tokens.hits, remembering.tokens.misses) == (2, 1)
+    late = settled(authorize(alice, remembering, NOW + 121, may_wait=False))
+    _denied(late, Reason.TOKEN_EXPIRED, (401, "Jwt is expired"))
+    rotated = replace(_with_keys(text, Issuer(issuer.issuer), mesh), tokens=remembering.tokens)
+    gone = settled(authorize(alice, rotated, NOW, may_wait=False))
+    assert isinstance(gone, Deny)
+    assert gone.reason is Reason.TOKEN_UNKNOWN_KEY
 
 
 NAMED: Final = request_authentication(

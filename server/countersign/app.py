@@ -23,6 +23,7 @@ from countersign.policy.problems import PolicyError, Problem
 from countersign.policy.resources import Resources
 from countersign.policy.scope import PolicySet
 from countersign.settings import Settings
+from countersign.tokens.cache import TokenCache
 from countersign.tokens.keys import KeySet
 
 _log: Final = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._snapshot = Snapshot(mesh=settings.mesh, policies=None, keys={})
+        tokens = TokenCache(settings.token_cache) if settings.token_cache else None
+        self._snapshot = Snapshot(mesh=settings.mesh, policies=None, keys={}, tokens=tokens)
         self._inline_keys: Mapping[KeySource, KeySet] = {}
         self._fetched_keys: Mapping[FetchedKeys, KeySet] = {}
         self._news = asyncio.Event()  # something that readiness depends on has changed

@@ -45,6 +45,7 @@ from countersign.policy.trace import RuleTrace
 from countersign.policy.workload import Workload, WorkloadError, find_workload
 from countersign.tokens.authenticate import Authenticated, KeysNeeded, TokenRefused, authenticate
 from countersign.tokens.bound import refuse_unbound
+from countersign.tokens.cache import TokenCache
 from countersign.tokens.forwarded import forwarded
 from countersign.tokens.keys import KeySet
 
@@ -92,11 +93,15 @@ class Mesh:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """Everything a check reads, immutable and swapped as one. ``policies`` is None until a set has loaded."""
+    """Everything a check reads, immutable and swapped as one. ``policies`` is None until a set has loaded.
+
+    ``tokens`` is not immutable, but changes no decision: it only remembers what was verified.
+    """
 
     mesh: Mesh
     policies: PolicySet | None
     keys: Mapping[KeySource, KeySet]
+    tokens: TokenCache | None = None
 
 
 class Step(StrEnum):
@@ -327,7 +332,8 @@ def _refuse_custom(policy: PolicyRef | None) -> None:
 def _authenticate(
     http: HttpRequest, rules: tuple[JwtRule, ...], *, snapshot: Snapshot, now: float, may_wait: bool
 ) -> Authenticated | TokenRefused | KeysNeeded:
-    return authenticate(http, rules, snapshot.keys, now, snapshot.mesh.posture, may_wait=may_wait)
+    posture = snapshot.mesh.posture
+    return authenticate(http, rules, snapshot.keys, now, posture, may_wait=may_wait, cache=snapshot.tokens)
 
 
 def _refuse_unacceptable(facts: RequestFacts, posture: Posture) -> None:

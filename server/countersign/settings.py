@@ -9,6 +9,7 @@ from countersign.core.spiffe import is_trust_domain
 from countersign.edge.addresses import Address, TcpAddress
 from countersign.edge.keys.access import KeySettings
 from countersign.edge.transport import Transport
+from countersign.tokens.cache import ENTRIES
 
 
 class SettingsError(ValueError):
@@ -17,7 +18,10 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that `serve` needs. Raise `SettingsError` for what cannot work."""
+    """Everything that `serve` needs. Raise `SettingsError` for what cannot work.
+
+    ``token_cache`` is how many verified tokens are remembered, 0 for none.
+    """
 
     listen: tuple[Address, ...]
     insecure_listen: bool
@@ -26,6 +30,7 @@ class Settings:
     mesh: Mesh
     transport: Transport = Transport.AUTO
     keys: KeySettings = KeySettings()  # noqa: RUF009 (frozen)
+    token_cache: int = ENTRIES
 
     def __post_init__(self) -> None:
         """Hold the settings against each other."""

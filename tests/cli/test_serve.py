@@ -1,5 +1,6 @@
 """`countersign serve`: its flags, its reloads, its end."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -231,6 +232,9 @@ def test_sigint_ends_it_too(tmp_path: Path, policies: Path) -> None:
         (["--trust-domain", "Cluster.Local"], "trust domain `Cluster.Local`"),
         (["--trust-domain-alias", "spiffe://x"], "trust domain `spiffe://x`"),
         (["--label", "app"], "--label app: wants K=V"),
+        (["--token-cache", "-1"], "argument --token-cache: `-1` is no number of tokens, 0 to 1000000"),
+        (["--token-cache", "1000001"], "argument --token-cache: `1000001` is no number of tokens"),
+        (["--token-cache", "9" * 5000], "argument --token-cache: `999"),
         (["--peer", "both"], "argument --peer: invalid choice: 'both'"),
         (["--posture", "lax"], "argument --posture: invalid choice: 'lax'"),
         (["--xfcc-mode", "forward_only"], "argument --xfcc-mode: invalid choice"),
@@ -258,6 +262,32 @@ def test_broken_policies_at_start_are_all_named(tmp_path: Path, policies: Path) 
     assert f"{policies}/p.yaml:6:22: error[CS0003]" in result.stderr
     assert f"{policies}/q.yaml:2:1: error[CS0001]" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+INLINE = """\
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: users, namespace: apps}
+spec:
+  jwtRules: [{issuer: "https://issuer.test", jwks: '%s'}]
+"""
+
+
+@pytest.mark.parametrize("flags", [[], ["--token-cache", "0"]])
+def test_a_remembered_token_is_refused_as_soon_as_its_key_is_withdrawn(
+    tmp_path: Path, policies: Path, flags: list[str]
+) -> None:
+    issuer = Issuer("https://issuer.test")
+    token = issuer.sign({"sub": "alice", "exp": int(time.time()) + 600}, algorithm="ES256")
+    bearing = request(headers={"authorization": f"Bearer {token}"}).SerializeToString()
+    (policies / "p.yaml").write_text(READERS + INLINE % json.dumps(issuer.jwks()))
+    with Serve(tmp_path, policies, "--namespace", "apps", *flags) as serve:
+        assert {reason(call(serve.address, bearing)) for _ in range(3)} == {"allow-rule-matched"}
+        issuer.rotate("ES256", keep_old=False)
+        (policies / "p.yaml").write_text(READERS + INLINE % json.dumps(issuer.jwks()))
+        serve.wait_for_log("generation 2")
+        assert reason(call(serve.address, bearing)) == "token-unknown-key"
 
 
 @pytest.mark.parametrize("what", ["socket directory", "socket path", "probes port"])

@@ -6,16 +6,20 @@ from typing import Any
 
 import pytest
 from countersign.core.decision import Mutations
-from countersign.core.jwt_rule import ClaimToHeader
-from countersign.tokens.jose import parse
+from countersign.core.jwt_rule import ClaimToHeader, JwtRule
+from countersign.tokens.jose import UnverifiedToken, parse
 from countersign.tokens.locate import InCookie, InHeader, InParameter, Located
-from countersign.tokens.output import accepted, anonymous
+from countersign.tokens.output import accepted, anonymous, output_headers
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tokens.material import encode, rule, segment
 
 HEADER = Located("t", InHeader("authorization"))
+
+
+def write(rules: list[JwtRule], by: JwtRule, tokens: list[tuple[Located, UnverifiedToken]]) -> Mutations:
+    return accepted(rules, by, [(place, output_headers(by, token)) for place, token in tokens])
 
 
 def token(**claims: Any) -> Any:
@@ -25,7 +29,7 @@ def token(**claims: Any) -> Any:
 def claim_header(claim: str = "c", **claims: Any) -> tuple[tuple[str, str], ...]:
     """The headers that a rule sets which copies one claim to x-c."""
     by = rule(output_claim_to_headers=(ClaimToHeader("x-c", claim),), forward_original_token=True)
-    mutations = accepted([by], by, [(HEADER, token(**claims))])
+    mutations = write([by], by, [(HEADER, token(**claims))])
     assert ("x-c" in mutations.remove_headers) is not bool(mutations.set_headers)
     return mutations.set_headers
 
@@ -33,14 +37,14 @@ def claim_header(claim: str = "c", **claims: Any) -> tuple[tuple[str, str], ...]
 def test_removes_the_header_that_the_token_came_from_unless_it_is_forwarded() -> None:
     for forward, removed in ((False, ("authorization",)), (True, ())):
         by = rule(forward_original_token=forward)
-        assert accepted([by], by, [(HEADER, token())]) == Mutations(remove_headers=removed)
+        assert write([by], by, [(HEADER, token())]) == Mutations(remove_headers=removed)
 
 
 def test_removes_a_query_parameter_and_leaves_a_cookie() -> None:
     by = rule()
     places = [Located("t", InCookie("c")), Located("t", InParameter("p")), HEADER]
 
-    assert accepted([by], by, [(place, token()) for place in places]) == Mutations(
+    assert write([by], by, [(place, token()) for place in places]) == Mutations(
         remove_headers=("authorization",), remove_query_parameters=("p",)
     )
 
@@ -50,7 +54,7 @@ def test_the_payload_header_is_the_segment_as_transmitted() -> None:
     raw = encode(b'{ "sub" : "\\u0061" }')
     spaced = parse(f"{segment({'alg': 'RS256'})}.{raw}.AAAA")
 
-    assert accepted([by], by, [(HEADER, spaced)]) == Mutations(set_headers=(("x-payload", raw),))
+    assert write([by], by, [(HEADER, spaced)]) == Mutations(set_headers=(("x-payload", raw),))
 
 
 @pytest.mark.parametrize(
@@ -115,14 +119,14 @@ def test_a_header_that_is_also_where_the_token_was_is_removed() -> None:
     """Envoy writes the claims and then removes the token."""
     by = rule(output_claim_to_headers=(ClaimToHeader("authorization", "sub"),))
 
-    assert accepted([by], by, [(HEADER, token(sub="a"))]) == Mutations(remove_headers=("authorization",))
+    assert write([by], by, [(HEADER, token(sub="a"))]) == Mutations(remove_headers=("authorization",))
 
 
 def test_several_tokens_of_one_rule_give_several_lines() -> None:
     by = rule(output_claim_to_headers=(ClaimToHeader("x-c", "sub"),))
     tokens = [(Located("t", InParameter("p")), token(sub="b")), (HEADER, token(sub="a"))]
 
-    assert accepted([by], by, tokens).set_headers == (("x-c", "b"), ("x-c", "a"))
+    assert write([by], by, tokens).set_headers == (("x-c", "b"), ("x-c", "a"))
 
 
 def test_removes_every_output_header_of_any_rule_that_is_not_set() -> None:
@@ -132,7 +136,7 @@ def test_removes_every_output_header_of_any_rule_that_is_not_set() -> None:
     rules = [first, second, other]
 
     assert anonymous(rules) == Mutations(remove_headers=("x-missing", "x-p", "x-q", "x-sub"))
-    assert accepted(rules, first, [(HEADER, token(sub="a"))]) == Mutations(
+    assert write(rules, first, [(HEADER, token(sub="a"))]) == Mutations(
         set_headers=(("x-p", segment({"sub": "a"})), ("x-sub", "a")),
         remove_headers=("authorization", "x-missing", "x-q"),
     )

@@ -14,8 +14,10 @@ from countersign.edge.addresses import Address, AddressError, TcpAddress, parse_
 from countersign.edge.transport import Transport, TransportError
 from countersign.policy.problems import PolicyError
 from countersign.settings import Settings, SettingsError
+from countersign.tokens.cache import ENTRIES
 
 _DEFAULT_LISTEN: Final = "127.0.0.1:9191"
+_MAX_ENTRIES: Final = 1_000_000
 
 _T = TypeVar("_T")
 
@@ -43,6 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=list(Transport),
         default=Transport.AUTO,
         help="what carries gRPC; auto: native (pygrpc-native) on a unix socket or loopback, else grpcio",
+    )
+    add(
+        "--token-cache",
+        metavar="ENTRIES",
+        type=_entries,
+        default=ENTRIES,
+        help="verified tokens to remember, at 2 KB to 8 KB each; 0 verifies every token anew (default: %(default)s)",
     )
     add("--probes", metavar="HOST:PORT", default="127.0.0.1:8282", help="health over HTTP (default: %(default)s)")
 
@@ -75,6 +84,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         probes=_flag("--probes", _tcp, arguments.probes),
         mesh=mesh_of(arguments),
         transport=arguments.transport,
+        token_cache=arguments.token_cache,
     )
 
 
@@ -83,6 +93,12 @@ def _flag(name: str, read: Callable[[str], _T], text: str) -> _T:
         return read(text)
     except AddressError as error:
         raise SettingsError(f"{name}: {error}") from error
+
+
+def _entries(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > len(str(_MAX_ENTRIES)) or int(text) > _MAX_ENTRIES:
+        raise argparse.ArgumentTypeError(f"`{text}` is no number of tokens, 0 to {_MAX_ENTRIES}")
+    return int(text)
 
 
 def _tcp(text: str) -> TcpAddress:

@@ -53,13 +53,16 @@ class VerifiedToken:
     """A token whose signature, times, issuer and audience were checked. Only `tokens.verify` makes one.
 
     (`tokens.assume` makes them up for `countersign explain`, which says so; nothing that serves can import it.)
-    ``claims`` is what policies see: the payload, its space-delimited claims split into lists.
+    ``claims`` is what policies see: the payload, its space-delimited claims split into lists. ``key`` is the RFC 7638
+    thumbprint (SHA-256, base16) of the key that verified, empty if none did. One object serves many requests, so
+    nothing of a request may be in it.
     """
 
     claims: Mapping[str, Any]
     issuer: str
     subject: str | None
     expires_at: float | None  # seconds since the epoch; None if the token never expires
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,7 +63,7 @@ class ClaimToHeader:
     claim: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class JwtRule:
     """See each field's Istio namesake. ``source`` is the rule's ``file:line``, ``policy`` its ``namespace/name``.
 

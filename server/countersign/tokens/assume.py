@@ -26,7 +26,7 @@ from countersign.tokens.authenticate import (
 from countersign.tokens.jose import TokenError, UnverifiedToken, parse
 from countersign.tokens.keys import KeySet
 from countersign.tokens.locate import InCookie, InHeader, InParameter, Located, header_locations
-from countersign.tokens.output import accepted, anonymous
+from countersign.tokens.output import accepted, anonymous, output_headers
 from countersign.tokens.verify import check_claims, split_claims, verify
 
 _HEADER: Final = b'{"alg":"RS256"}'
@@ -60,7 +60,7 @@ def assume_claims(
         except TokenError as error:
             failures.append(Failure(rule, error))
         else:
-            mutations = accepted(rules, rule, [(_place(rule), token)])
+            mutations = accepted(rules, rule, [(_place(rule), output_headers(rule, token))])
             return Authenticated(token=_assumed(token, rule), mutations=mutations, rule=rule)
     return refusal(failures)
 

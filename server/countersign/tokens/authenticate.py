@@ -4,9 +4,8 @@ Istio turns the rules into one requirement tree for Envoy (pilot/pkg/security/au
 the rules, or else for each of them that its token is missing. Here the tree is evaluated directly.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 from countersign.core.decision import Mutations, PolicyRef, Reason
@@ -14,10 +13,12 @@ from countersign.core.facts import HttpRequest
 from countersign.core.identity import VerifiedToken
 from countersign.core.jwt_rule import FetchedKeys, InlineKeys, JwtRule, KeySource
 from countersign.core.posture import Posture
-from countersign.tokens.jose import TokenError, UnverifiedToken, parse
+from countersign.tokens.cache import TokenCache
+from countersign.tokens.jose import TokenError
 from countersign.tokens.keys import KeySet
 from countersign.tokens.locate import Located, header_locations, locate
-from countersign.tokens.output import accepted, anonymous
+from countersign.tokens.output import Written, accepted, anonymous
+from countersign.tokens.proof import KEYS_MAY_COME, FinalError, Prover, Verifier
 from countersign.tokens.verify import verify
 
 MAX_TOKENS: Final = 4  # at the locations of one rule; each may cost eight signatures
@@ -26,7 +27,6 @@ _AUTHORIZATION: Final = "authorization"
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _SAYS_LITTLE: Final = frozenset({Reason.TOKEN_ISSUER, Reason.TOKEN_MISSING})
-_KEYS_MAY_COME: Final = frozenset({Reason.KEYS_UNAVAILABLE, Reason.KEYS_STALE, Reason.TOKEN_UNKNOWN_KEY})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +72,6 @@ class Failure:
     error: TokenError
 
 
-# One token against one rule: `verify`, or what `assume` puts in its place.
-Verifier = Callable[[UnverifiedToken, JwtRule, KeySet | None, float, Posture], VerifiedToken]
-
-
 def authenticate(  # noqa: PLR0913 (a request, what is known, when, and how)
     http: HttpRequest,
     rules: tuple[JwtRule, ...],
@@ -85,6 +81,7 @@ def authenticate(  # noqa: PLR0913 (a request, what is known, when, and how)
     *,
     may_wait: bool,
     verifier: Verifier = verify,
+    cache: TokenCache | None = None,
 ) -> Authenticated | TokenRefused | KeysNeeded:
     """Judge the request's tokens at ``now`` (seconds since the epoch) by rules that are sorted by issuer.
 
@@ -100,26 +97,17 @@ def authenticate(  # noqa: PLR0913 (a request, what is known, when, and how)
         ambiguous = _ambiguity(http, rules)
         if ambiguous is not None:
             return refusal([ambiguous])
-
-    def verify_for(rule: JwtRule) -> Callable[[UnverifiedToken], VerifiedToken]:
-        keyset = keys.get(rule.keys)
-        return partial(_verify, rule=rule, keys=keyset, now=now, posture=posture, verifier=verifier)
-
-    outcome = _by_rules(http, rules, verify_for)
+    prover = Prover(keys, now, posture, verifier=verifier, cache=cache)
+    outcome = _by_rules(http, rules, prover)
     if isinstance(outcome, Authenticated):
         return outcome
     sources = _awaited(outcome) if may_wait else frozenset()
     return KeysNeeded(sources=sources) if sources else refusal(outcome)
 
 
-def _by_rules(
-    http: HttpRequest,
-    rules: tuple[JwtRule, ...],
-    verify_for: Callable[[JwtRule], Callable[[UnverifiedToken], VerifiedToken]],
-) -> Authenticated | list[Failure]:
+def _by_rules(http: HttpRequest, rules: tuple[JwtRule, ...], prover: Prover) -> Authenticated | list[Failure]:
     """The identity by the first rule that gives one, or every reason why none does."""
     failures: list[Failure] = []
-    parsed: dict[str, UnverifiedToken | TokenError] = {}  # rules mostly share their locations: parse once
     for rule in rules:
         located = locate(http, rule)
         if not located:
@@ -127,71 +115,39 @@ def _by_rules(
                 failures.append(Failure(rule, TokenError(Reason.TOKEN_MISSING, "Jwt is missing")))
             continue
         try:
-            verified, tokens = _by_rule(located, parsed, verify_for(rule))
-        except _FinalError as final:
+            verified, written = _by_rule(located, rule, prover)
+        except FinalError as final:
             return [Failure(rule, final.error)]
         except TokenError as error:
             failures.append(Failure(rule, error))
         else:
             return Authenticated(
-                token=verified[-1], mutations=accepted(rules, rule, tokens), also=tuple(verified[:-1]), rule=rule
+                token=verified[-1], mutations=accepted(rules, rule, written), also=tuple(verified[:-1]), rule=rule
             )
     return failures or Authenticated(token=None, mutations=anonymous(rules))
 
 
-class _FinalError(Exception):
-    """The request is refused for this token: no other rule may take it, or it would pass by another identity."""
-
-    def __init__(self, error: TokenError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
 def _by_rule(
-    located: tuple[Located, ...],
-    parsed: dict[str, UnverifiedToken | TokenError],
-    verify_it: Callable[[UnverifiedToken], VerifiedToken],
-) -> tuple[list[VerifiedToken], list[tuple[Located, UnverifiedToken]]]:
-    """All tokens of one rule, verified and as they came; the last is the identity. Raise `TokenError`, `_FinalError`.
+    located: tuple[Located, ...], rule: JwtRule, prover: Prover
+) -> tuple[list[VerifiedToken], list[tuple[Located, Written]]]:
+    """All tokens of one rule, and what they write; the last one is the identity. Raise `TokenError` or `FinalError`.
 
     All must verify, from the last to the first: else the workload might use one that did not. Final is: a good token
     beside a bad one (Envoy has then taken out the good one, and goes on without it); more tokens than are looked at;
-    in strict posture, a token that only its strictness refuses: it is what Envoy would know the request by.
+    in strict posture, a token that only its strictness refuses.
     """
     verified: list[VerifiedToken] = []
-    tokens: list[tuple[Located, UnverifiedToken]] = []
+    written: list[tuple[Located, Written]] = []
     try:
         for place in bounded(located):
-            token = _parse_once(place.token, parsed)
-            verified.append(verify_it(token))
-            tokens.append((place, token))
+            proof = prover.prove(place.token, rule)
+            verified.append(proof.token)
+            written.append((place, proof.headers))
     except TokenError as error:
-        if tokens or error.reason is Reason.TOKEN_AMBIGUOUS:
-            raise _FinalError(error) from error
+        if written or error.reason is Reason.TOKEN_AMBIGUOUS:
+            raise FinalError(error) from error
         raise
-    return verified, tokens
-
-
-def _verify(
-    token: UnverifiedToken, *, rule: JwtRule, keys: KeySet | None, now: float, posture: Posture, verifier: Verifier
-) -> VerifiedToken:
-    try:
-        return verifier(token, rule, keys, now, posture)
-    except TokenError as error:
-        keys_lack = error.reason in _KEYS_MAY_COME
-        if posture is Posture.STRICT and not keys_lack and _may_be_good_for_envoy(token, rule, keys, now, verifier):
-            raise _FinalError(error) from error
-        raise
-
-
-def _may_be_good_for_envoy(
-    token: UnverifiedToken, rule: JwtRule, keys: KeySet | None, now: float, verifier: Verifier
-) -> bool:
-    try:
-        verifier(token, rule, keys, now, Posture.ISTIO)
-    except TokenError as error:
-        return (keys is None or keys.expired) and error.reason in _KEYS_MAY_COME
-    return True
+    return verified, written
 
 
 def is_preflight(http: HttpRequest) -> bool:
@@ -225,24 +181,11 @@ def bounded(located: tuple[Located, ...]) -> Iterator[Located]:
     return reversed(located)
 
 
-def _parse_once(text: str, parsed: dict[str, UnverifiedToken | TokenError]) -> UnverifiedToken:
-    outcome = parsed.get(text)
-    if outcome is None:
-        try:
-            outcome = parse(text)
-        except TokenError as error:
-            outcome = error
-        parsed[text] = outcome
-    if isinstance(outcome, TokenError):
-        raise outcome
-    return outcome
-
-
 def _awaited(failures: list[Failure]) -> frozenset[FetchedKeys]:
     return frozenset(
         failure.rule.keys
         for failure in failures
-        if failure.error.reason in _KEYS_MAY_COME and not isinstance(failure.rule.keys, InlineKeys)
+        if failure.error.reason in KEYS_MAY_COME and not isinstance(failure.rule.keys, InlineKeys)
     )
 
 

@@ -78,7 +78,7 @@ class RejectedKey:
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class KeySet:
     """The usable keys of one issuer, in their order. Equal sets verify the same tokens.
 

@@ -17,13 +17,17 @@ from countersign.tokens.locate import InHeader, InParameter, Located
 _HEADER_VALUE: Final = re.compile(r"[\t\x20-\x7e]+")
 
 
-def accepted(rules: Iterable[JwtRule], rule: JwtRule, tokens: Iterable[tuple[Located, UnverifiedToken]]) -> Mutations:
+# The output headers of one token by one rule, names and values.
+Written = tuple[tuple[str, str], ...]
+
+
+def accepted(rules: Iterable[JwtRule], rule: JwtRule, tokens: Iterable[tuple[Located, Written]]) -> Mutations:
     """The mutations of a request for which all ``tokens`` of the one ``rule`` have verified, in that order."""
     written: list[tuple[str, str]] = []
     removed: set[str] = set()
     parameters: list[str] = []
-    for located, token in tokens:
-        written += _headers(rule, token)
+    for located, headers in tokens:
+        written += headers
         if not rule.forward_original_token:
             match located.where:
                 case InHeader(name):
@@ -52,6 +56,13 @@ def _producible(rules: Iterable[JwtRule]) -> Iterator[str]:
             yield rule.output_payload_to_header
         for output in rule.output_claim_to_headers:
             yield output.header
+
+
+def output_headers(rule: JwtRule, token: UnverifiedToken) -> Written:
+    """What the rule writes for one of its verified tokens."""
+    if not rule.output_payload_to_header and not rule.output_claim_to_headers:
+        return ()
+    return tuple(_headers(rule, token))
 
 
 def _headers(rule: JwtRule, token: UnverifiedToken) -> Iterator[tuple[str, str]]:

@@ -22,13 +22,24 @@ from countersign.core.identity import VerifiedToken
 from countersign.core.jwt_rule import InlineKeys, JwtRule
 from countersign.core.posture import Posture
 from countersign.tokens.jose import ALGORITHMS, TokenError, UnverifiedToken
-from countersign.tokens.keys import KeySet
+from countersign.tokens.keys import Key, KeySet
 
 LEEWAY: Final = 60  # seconds; jwt_verify_lib's kClockSkewInSecond
 _YEAR_10000: Final = 253402300800  # seconds since the epoch; a token that outlives the calendar never expires
 
 # RFC 7519 5.1, RFC 9068 2.1, RFC 7515 4.1.9. Any other type is another kind of token (RFC 8725 3.11).
 _TYPES: Final = frozenset({"jwt", "at+jwt", "jose"})
+# Names that most tokens have: thousands of remembered tokens share one text of each.
+_NAMES: Final[Mapping[str, str]] = {
+    name: name
+    for name in (
+        *("iss", "sub", "aud", "exp", "nbf", "iat", "jti"),  # RFC 7519 4.1
+        *("auth_time", "nonce", "acr", "amr", "azp", "sid"),  # OpenID Connect Core 2
+        *("name", "given_name", "family_name", "preferred_username", "email", "email_verified", "updated_at", "locale"),
+        *("scope", "scp", "client_id", "roles", "groups", "entitlements", "cnf", "act"),  # RFC 9068, 7800, 8693
+        *("typ", "tid", "oid", "ver", "permission", "permissions", "session_state", "realm_access", "resource_access"),
+    )
+}
 _SIGNATURES: Final[Mapping[str, Algorithm]] = {
     name: algorithm for name, algorithm in get_default_algorithms().items() if name in ALGORITHMS
 }
@@ -40,20 +51,21 @@ def verify(token: UnverifiedToken, rule: JwtRule, keys: KeySet | None, now: floa
     ``keys`` is None if the rule's keys are not there.
     """
     check_claims(token, rule, now, posture)
-    _check_signature(token, rule, keys)
+    key = _verifying_key(token, rule, keys)
     expires = int(token.payload.get("exp", 0))
     return VerifiedToken(
         claims=MappingProxyType(split_claims(token.payload, rule.space_delimited_claims)),
-        issuer=token.payload.get("iss", ""),
+        issuer=rule.issuer or token.payload.get("iss", ""),
         subject=token.payload.get("sub"),
         expires_at=float(expires) if expires else None,
+        key=key.thumbprint,
     )
 
 
 def check_claims(token: UnverifiedToken, rule: JwtRule, now: float, posture: Posture) -> None:
     """Steps 2 to 5: what a token says, and not whether it is true. Raise `TokenError`."""
     seconds = int(now)  # Envoy's clock has whole seconds
-    _check_issuer(token, rule)
+    check_issuer(token.payload.get("iss", ""), rule)
     if posture is Posture.STRICT:
         _check_header(token.header)
     _check_times(token.payload, seconds)
@@ -62,9 +74,10 @@ def check_claims(token: UnverifiedToken, rule: JwtRule, now: float, posture: Pos
     check_audience(token.payload, rule)
 
 
-def _check_issuer(token: UnverifiedToken, rule: JwtRule) -> None:
+def check_issuer(issuer: str, rule: JwtRule) -> None:
+    """Step 2. Raise `TokenError`."""
     # An empty issuer means any; Istio allows it with a jwksUri only.
-    if rule.issuer and token.payload.get("iss", "") != rule.issuer:
+    if rule.issuer and issuer != rule.issuer:
         raise TokenError(Reason.TOKEN_ISSUER, "Jwt issuer is not configured")
 
 
@@ -113,7 +126,7 @@ def _fold(audience: str) -> str:
     return audience.removesuffix("/")
 
 
-def _check_signature(token: UnverifiedToken, rule: JwtRule, keys: KeySet | None) -> None:
+def _verifying_key(token: UnverifiedToken, rule: JwtRule, keys: KeySet | None) -> Key:
     if keys is not None and keys.expired:
         raise TokenError(Reason.KEYS_STALE, "Jwks remote fetch is failed")
     if keys is None and not isinstance(rule.keys, InlineKeys):
@@ -125,13 +138,15 @@ def _check_signature(token: UnverifiedToken, rule: JwtRule, keys: KeySet | None)
         raise TokenError(Reason.TOKEN_UNKNOWN_KEY, "Jwks doesn't have key to match kid or alg from Jwt")
     # INVARIANT: every candidate may verify this very algorithm, so the header alone never chooses how a key is used.
     algorithm = _SIGNATURES[token.algorithm]
-    if not any(algorithm.verify(token.signing_input, key.public, token.signature) for key in candidates):
-        raise TokenError(Reason.TOKEN_SIGNATURE, "Jwt verification fails")
+    for key in candidates:
+        if algorithm.verify(token.signing_input, key.public, token.signature):
+            return key
+    raise TokenError(Reason.TOKEN_SIGNATURE, "Jwt verification fails")
 
 
 def split_claims(payload: Mapping[str, Any], space_delimited: frozenset[str]) -> dict[str, Any]:
     """What policies see (Istio: ``spaceDelimitedClaims``): the string is gone, its words are a list."""
-    claims = dict(payload)
+    claims = {_NAMES.get(name, name): value for name, value in payload.items()}
     for name in space_delimited & payload.keys():
         value = claims[name]
         if isinstance(value, str):

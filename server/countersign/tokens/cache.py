@@ -1,0 +1,228 @@
+"""Verified tokens, so that the next request with the same token costs a look instead of a signature.
+
+A hit is what `verify` would say now: the times are compared with the clock at each use, and a proof counts only while
+the rule is the very one that it was made for and the key that verified is still one that the rule's keys would try.
+Only proofs are kept, never refusals: a key may arrive at any time, and garbage must not take the place of tokens.
+
+Bounded by entries and by octets, in two queues (S3-FIFO without its ghosts): what is used again before it has passed
+the queue of newcomers, a quarter of the whole, goes to the queue of those that stay. A flood of tokens that are used
+once therefore passes by the ones in use. Every operation takes constant time.
+
+Several threads may use one cache, and none ever waits for another: looking up changes nothing that another thread
+could see half-done, and of two threads that want to keep a token at the same moment one goes without.
+
+No token is in it, only its SHA-256: whoever reads this memory cannot present what is kept here.
+"""
+
+from collections import deque
+from hashlib import sha256
+from math import inf
+from typing import Final
+from weakref import ref
+
+from countersign.core.identity import VerifiedToken
+from countersign.core.jwt_rule import JwtRule
+from countersign.core.posture import Posture
+from countersign.tokens.jose import MAX_LENGTH, UnverifiedToken, decode_base64url
+from countersign.tokens.keys import KeySet
+from countersign.tokens.output import Written
+from countersign.tokens.verify import LEEWAY
+
+ENTRIES: Final = 10_000
+OCTETS_PER_ENTRY: Final = 8 * 1024  # on average, by an estimate that is two or three times what most tokens take
+MAX_OCTETS: Final = 16 * 1024  # of one entry; larger ones are verified each time
+_MAX_RULES: Final = 4  # that keep a proof of one token
+_BASE: Final = 1024  # octets of an entry without its claims
+_VALUE: Final = 80  # of a name, text, number or list, its place in a container included
+_OBJECT: Final = 200  # of an object, beyond its members
+_TEXT: Final = 64  # of a text, beyond its characters
+_CHANCES: Final = 64  # entries in use that are passed over to find one that may go
+
+
+class Proof:
+    """What a token is worth under one rule: the identity, and the headers that the rule makes of it."""
+
+    __slots__ = ("headers", "token")
+
+    def __init__(self, token: VerifiedToken, headers: Written) -> None:
+        self.token = token
+        self.headers = headers
+
+
+class _Held(Proof):
+    """A proof and what it rests on. Rules and key sets are referred to weakly: a cache keeps none of them alive."""
+
+    __slots__ = ("_algorithm", "_ends", "_keys", "_kid", "_starts", "octets", "posture", "rule")
+
+    def __init__(self, proof: Proof, token: UnverifiedToken, rule: JwtRule, keys: KeySet, posture: Posture) -> None:
+        super().__init__(proof.token, proof.headers)
+        payload = token.payload
+        self.octets = _octets(proof, token, rule)
+        self.rule = ref(rule)
+        self.posture = posture
+        self._keys = ref(keys)
+        self._algorithm = token.algorithm
+        self._kid = token.kid
+        starts = int(payload.get("nbf", 0))
+        self._starts = max(starts, int(payload.get("iat", 0))) if posture is Posture.STRICT else starts
+        self._ends: float = int(payload.get("exp", 0)) or inf  # an exp of 0 is none, as in `verify`
+
+    def holds(self, keys: KeySet, seconds: int) -> bool:
+        """Whether `verify` would come to the same with these keys, at this time."""
+        if not self._starts - LEEWAY <= seconds <= self._ends + LEEWAY:
+            return False
+        if self._keys() is not keys:
+            thumbprint = self.token.key
+            if all(key.thumbprint != thumbprint for key in keys.eligible(self._algorithm, self._kid)):
+                return False
+            self._keys = ref(keys)
+        return True
+
+
+class _Queue:
+    """Entries from the oldest to the newest, and what they weigh."""
+
+    __slots__ = ("entries", "octets")
+
+    def __init__(self) -> None:
+        self.entries: deque[Known] = deque()
+        self.octets = 0
+
+    def put(self, known: "Known") -> None:
+        known.queue = self
+        self.entries.append(known)
+        self.octets += known.octets
+
+    def take(self) -> "Known":
+        known = self.entries.popleft()
+        self.octets -= known.octets
+        return known
+
+
+class Known:
+    """A token that has verified under some rule."""
+
+    __slots__ = ("_held", "digest", "queue", "used")
+
+    queue: _Queue
+
+    def __init__(self, digest: bytes, held: _Held) -> None:
+        self.digest = digest
+        self.used = False
+        self._held: tuple[_Held, ...] = (held,)
+
+    @property
+    def issuer(self) -> str:
+        """Its ``iss``, empty if it has none."""
+        return self._held[0].token.issuer
+
+    @property
+    def octets(self) -> int:
+        """What it takes in memory at most."""
+        return sum(held.octets for held in self._held)
+
+    def proof(self, rule: JwtRule, keys: KeySet, now: float, posture: Posture) -> Proof | None:
+        """The proof for this rule, if it would be given now; ``now`` in seconds since the epoch."""
+        for held in self._held:
+            if held.rule() is rule and held.posture is posture:
+                if not held.holds(keys, int(now)):
+                    return None
+                self.used = True
+                return held
+        return None
+
+    def hold(self, new: _Held) -> None:
+        """Hold this proof beside those for other rules, or instead of the last one for its own."""
+        rule, posture, before = new.rule(), new.posture, self.octets
+        others = [each for each in self._held if each.rule() and (each.rule() is not rule or each.posture != posture)]
+        self._held = (new, *others[: _MAX_RULES - 1])
+        self.queue.octets += self.octets - before
+
+
+class TokenCache:
+    """At most so many tokens and so many octets (by an estimate from above). The counters are for operators."""
+
+    def __init__(self, entries: int = ENTRIES, octets: int | None = None) -> None:
+        self.hits = self.misses = self.evictions = 0
+        self._max_entries = entries
+        self._max_octets = entries * OCTETS_PER_ENTRY if octets is None else octets
+        self._known: dict[bytes, Known] = {}
+        self._newcomers = _Queue()
+        self._staying = _Queue()
+        self._turn: list[None] = [None]  # whoever takes it out may change the cache
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    @property
+    def octets(self) -> int:
+        """What all entries take at most."""
+        return self._newcomers.octets + self._staying.octets
+
+    def find(self, digest: bytes) -> Known | None:
+        """What is known of the token with this digest, which need not hold any more."""
+        return self._known.get(digest)
+
+    def keep(
+        self, digest: bytes, proof: Proof, token: UnverifiedToken, rule: JwtRule, keys: KeySet, posture: Posture
+    ) -> None:
+        """Keep a proof that `verify` has just given for this token by this rule, key set and posture."""
+        held = _Held(proof, token, rule, keys, posture)
+        if held.octets > MAX_OCTETS:
+            return
+        try:
+            self._turn.pop()
+        except IndexError:  # another thread is here
+            return
+        try:
+            self._put(digest, held)
+        finally:
+            self._turn.append(None)
+
+    def _put(self, digest: bytes, held: _Held) -> None:
+        known = self._known.get(digest)
+        if known is None:
+            known = Known(digest, held)
+            self._newcomers.put(known)
+            self._known[digest] = known  # last: now others can see it
+        else:
+            known.hold(held)
+        while len(self._known) > self._max_entries or self.octets > self._max_octets:
+            self._evict()
+
+    def _evict(self) -> None:
+        """Let the oldest go that was not used since it was last looked at; of so many used ones, the next."""
+        known = self._oldest()
+        for _ in range(_CHANCES):
+            if not known.used:
+                break
+            known.used = False
+            self._staying.put(known)
+            known = self._oldest()
+        del self._known[known.digest]
+        self.evictions += 1
+
+    def _oldest(self) -> Known:
+        new = self._newcomers
+        crowded = len(new.entries) * 4 > self._max_entries or new.octets * 4 > self._max_octets
+        return (new if crowded or not self._staying.entries else self._staying).take()
+
+
+def digest(token: str) -> bytes:
+    """What a token is kept by: the whole of it, its signature included. Empty for a text that cannot be a token."""
+    return sha256(token.encode()).digest() if len(token) <= MAX_LENGTH and token.isascii() else b""
+
+
+def _octets(proof: Proof, token: UnverifiedToken, rule: JwtRule) -> int:
+    """What a proof takes in memory at most, told from the length and the punctuation of its JSON.
+
+    Walking the claims would cost as much as parsing them. Measured on CPython 3.11 to 3.13, 64 bits.
+    """
+    payload = decode_base64url(token.payload_segment)
+    values = payload.count(b",") + payload.count(b":") + payload.count(b"[") + payload.count(b"{")
+    if rule.space_delimited_claims:
+        values += payload.count(b" ")
+    # One character outside Latin-1, written out or escaped, makes four octets of each character of its text.
+    width = 1 if payload.isascii() and b"\\u" not in payload else 4
+    headers = sum(_TEXT + len(value) for _, value in proof.headers)
+    return _BASE + _VALUE * values + _OBJECT * payload.count(b"{") + width * len(payload) + headers
