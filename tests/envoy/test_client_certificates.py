@@ -6,12 +6,12 @@ from typing import Final
 import pytest
 
 from tests.envoy.judge.arena import Arena, Verdict
-from tests.envoy.judge.arena_config import POSTURES
 from tests.envoy.judge.client import Request
 from tests.envoy.judge.identities import FOREIGN, MALFORMED, NAMED, NAMELESS
 from tests.envoy.judge.matchers import Json
 from tests.envoy.judge.peers import NATIVE, NOBODY
 from tests.envoy.judge.policy_set import PolicySet
+from tests.envoy.judge.processes import POSTURES
 
 pytestmark = pytest.mark.envoy
 

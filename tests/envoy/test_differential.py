@@ -5,13 +5,15 @@ A few hundred pairs; `make differential` plays fifty thousand. A failure prints 
 
 import pytest
 
+from tests.envoy.judge import tcp_batch
 from tests.envoy.judge.batch import Score, play
 from tests.envoy.judge.report import render
+from tests.envoy.judge.tcp_batch import TcpScore
 
 pytestmark = pytest.mark.envoy
 
-PAIRS = 800
-SETS = 80
+PAIRS = 1200
+SETS = 120
 EXPECTED = (
     "header: default", "header: prefix", "header: no prefix", "header: several lines of one name",
     "param: default", "param: own", "cookie", "no token", "tokens: several", "tokens: several of one rule",
@@ -23,9 +25,18 @@ EXPECTED = (
 )  # fmt: skip
 
 
+TCP_PAIRS = 200
+TCP_SETS = 20
+
+
 @pytest.fixture(scope="module")
 def score() -> Score:
     return play("make test", SETS, PAIRS)
+
+
+@pytest.fixture(scope="module")
+def tcp_score() -> TcpScore:
+    return tcp_batch.play("make test", TCP_SETS, TCP_PAIRS)
 
 
 @pytest.mark.parametrize("posture", ["istio", "strict"])
@@ -51,3 +62,9 @@ def test_the_trial_meets_what_request_authentications_can_say(score: Score) -> N
     assert met["let through with a token"] > 0.08 * PAIRS
     assert len([name for name in met if name.startswith("outputClaimToHeaders")]) >= 8
     assert len([name for name in met if "list or object" in name]) >= 2
+
+
+def test_countersign_opens_the_connections_that_envoy_opens(tcp_score: TcpScore) -> None:
+    assert tcp_score.pairs == TCP_PAIRS
+    assert not tcp_score.disagreements, "\n".join(tcp_score.disagreements)
+    assert 0.2 < tcp_score.share_allowed < 0.8

@@ -14,11 +14,10 @@ from tests.envoy.judge.matchers import Json
 from tests.envoy.judge.native import HTTP
 from tests.envoy.judge.peers import NATIVE, NOBODY, REFUSED
 from tests.envoy.judge.policy_set import MESH, PROVIDERS, PolicySet
+from tests.envoy.judge.processes import POSTURES, REMOTE_IP_HOPS
 from tests.envoy.judge.providers import ext_authz
 
-POSTURES: Final = ("istio", "strict")
 ARM_HEADER: Final = "x-arm"  # never in a policy
-REMOTE_IP_HOPS: Final = 1  # proxies before Envoy, for `remote.ip`
 
 _METADATA: Final = {"metadata_namespace": "envoy.filters.a.b", "value": {"c": "v", "l": ["v", "w"], "n": 5}}
 
@@ -46,7 +45,7 @@ def bootstrap(sets: Sequence[PolicySet], places: Places) -> Json:
     }
     return {
         "node": {"id": "judge", "cluster": "judge"},
-        "admin": {"address": _address("127.0.0.1", 0)},
+        "admin": {"address": address("127.0.0.1", 0)},
         "layered_runtime": {"layers": [layer]},
         "static_resources": {
             "listeners": [_listener(name, places, sets) for name in places.listeners],
@@ -55,7 +54,8 @@ def bootstrap(sets: Sequence[PolicySet], places: Places) -> Json:
     }
 
 
-def _address(host: str, port: int) -> Json:
+def address(host: str, port: int) -> Json:
+    """A TCP address."""
     return {"socket_address": {"address": host, "port_value": port}}
 
 
@@ -65,7 +65,7 @@ def _listener(name: str, places: Places, sets: Sequence[PolicySet]) -> Json:
     inspector = "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
     return {
         "name": name,
-        "address": _address(host, port),
+        "address": address(host, port),
         "enable_reuse_port": False,  # or two trials could share one, and take each other's requests
         "listener_filters": [{"name": "tls_inspector", "typed_config": {"@type": inspector}}],
         "filter_chains": [
@@ -73,7 +73,7 @@ def _listener(name: str, places: Places, sets: Sequence[PolicySet]) -> Json:
                 "filter_chain_match": {"transport_protocol": "tls"},
                 "transport_socket": {
                     "name": "tls",
-                    "typed_config": _tls(places.directory, admits_any=name == "verbatim"),
+                    "typed_config": tls(places.directory, admits_any=name == "verbatim"),
                 },
                 "filters": [manager],
             },
@@ -82,7 +82,7 @@ def _listener(name: str, places: Places, sets: Sequence[PolicySet]) -> Json:
     }
 
 
-def _tls(directory: Path, *, admits_any: bool) -> Json:
+def tls(directory: Path, *, server: str = "server", admits_any: bool) -> Json:
     """As Istio's sidecars have it; or ``admits_any`` certificate of the CA (PILOT_SKIP_VALIDATE_TRUST_DOMAIN)."""
     names = [{"san_type": "URI", "matcher": {"prefix": f"spiffe://{domain}/"}} for domain in MESH.trust_domains]
     return {
@@ -91,8 +91,8 @@ def _tls(directory: Path, *, admits_any: bool) -> Json:
         "common_tls_context": {
             "tls_certificates": [
                 {
-                    "certificate_chain": {"filename": str(directory / "server.crt")},
-                    "private_key": {"filename": str(directory / "server.key")},
+                    "certificate_chain": {"filename": str(directory / f"{server}.crt")},
+                    "private_key": {"filename": str(directory / f"{server}.key")},
                 }
             ],
             "validation_context": {
@@ -146,25 +146,27 @@ def _ext_authz(cluster: str) -> Json:
 
 def _clusters(places: Places) -> Iterator[Json]:
     """The workload, Countersign in each posture and once more as a provider, and the issuers' keys."""
-    yield _cluster("echo", places.socket("echo"))
-    yield from (_http2(_cluster(posture, places.socket(posture))) for posture in POSTURES)
+    yield cluster("echo", places.socket("echo"))
+    yield from (http2(cluster(posture, places.socket(posture))) for posture in POSTURES)
     for name in PROVIDERS:
         asks = ext_authz(name, PROVIDERS, tcp=False) or {}
         service = asks["typedConfig"]["grpcService"]["envoyGrpc"]
-        yield _http2(_cluster(service["clusterName"], places.socket(POSTURES[0])))
+        yield http2(cluster(service["clusterName"], places.socket(POSTURES[0])))
     yield key_server.cluster(jwt_authn.KEYS)
 
 
-def _cluster(name: str, socket: Path) -> Json:
+def cluster(name: str, socket: Path) -> Json:
+    """An upstream on a unix socket."""
     endpoint = {"endpoint": {"address": {"pipe": {"path": str(socket)}}}}
     assignment = {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]}
     return {"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": assignment}
 
 
-def _http2(cluster: Json) -> Json:
+def http2(upstream: Json) -> Json:
+    """The same, spoken to in HTTP/2."""
     options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     http2 = {"@type": f"type.googleapis.com/{options}", "explicit_http_config": {"http2_protocol_options": {}}}
-    return {**cluster, "typed_extension_protocol_options": {options: http2}}
+    return {**upstream, "typed_extension_protocol_options": {options: http2}}
 
 
 def routes(sets: Sequence[PolicySet]) -> Json:

@@ -52,11 +52,12 @@ ODD: Final = {**NAMED, **FOREIGN, **NAMELESS, **MALFORMED}
 _SERVER: Final = Workload("server", "spiffe://cluster.local/ns/judge/sa/web", "web.example")
 
 
-def write(directory: Path) -> None:
-    """Write ``ca.crt`` and a certificate and key for the server and for each identity."""
+def write(directory: Path, servers: Mapping[str, str] | None = None) -> None:
+    """Write ``ca.crt`` and a certificate and key for each identity and each server, by name to SPIFFE ID."""
     authority = Authority(dt.datetime.now(dt.UTC))
     (directory / "ca.crt").write_bytes(authority.certificate.public_bytes(Encoding.PEM))
-    for workload in (_SERVER, *(Workload(name, spiffe_id) for name, spiffe_id in IDENTITIES.items())):
+    others = {**IDENTITIES, **(servers or {})}
+    for workload in (_SERVER, *(Workload(name, spiffe_id) for name, spiffe_id in others.items())):
         _write(directory, workload.name, *authority.issue(workload))
     for name, names in ODD.items():
         _write(directory, name, *authority.certify(names))

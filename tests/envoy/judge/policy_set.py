@@ -33,11 +33,12 @@ class PolicySet:
     name: str
     documents: Sequence[Json]
     shared: Sequence[Json] = ()
+    tcp: bool = False
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """The workload's: ``set`` lets a policy of the root namespace select this one."""
-        return {"app": "web", "set": self.name}
+        """The workload's: ``set`` lets a policy of the root namespace select this one, on HTTP."""
+        return {"app": "web"} if self.tcp else {"app": "web", "set": self.name}
 
     def applying(self, kind: str) -> list[Json]:
         """The resources that apply to the workload."""

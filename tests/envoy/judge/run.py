@@ -1,6 +1,6 @@
 """The long trial: ``python -m tests.envoy.judge.run --seed 1 --pairs 50000``, which is ``make differential``.
 
-Ends with 1 if Countersign and Envoy disagree; each kind of disagreement is printed with its smallest case.
+Ends with 1 if Countersign and Envoy disagree; on HTTP each kind of disagreement is printed with its smallest case.
 """
 
 import argparse
@@ -9,13 +9,18 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Final, TextIO
 
+from tests.envoy.judge import tcp_batch
 from tests.envoy.judge.batch import Score, play
 from tests.envoy.judge.compare import Disagreement
 from tests.envoy.judge.report import render
 from tests.envoy.judge.shrink import smallest
+from tests.envoy.judge.tcp_batch import TcpScore
 
 _SETS: Final = 150  # policy sets in one Envoy
 _PAIRS: Final = 3000  # requests to one Envoy: done before the shortest token of the batch has changed
+_ONE_ON_TCP: Final = 10  # every so many pairs one is a connection, not a request
+_TCP_SETS: Final = 40  # each has listeners of its own
+_TCP_PAIRS: Final = 1250
 _SHOWN: Final = 12  # kinds of disagreement; more would be more of the same
 _STATUSES: Final = 25
 
@@ -27,19 +32,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=int, default=50_000)
     options = parser.parse_args(arguments)
     started = time.monotonic()
-    score = Score()
-    for number, size in enumerate(_sizes(options.pairs)):
+    score, tcp = Score(), TcpScore()
+    on_tcp = options.pairs // _ONE_ON_TCP
+    for number, size in enumerate(_sizes(options.pairs - on_tcp, _PAIRS)):
         score.add(play(f"{options.seed}/{number}", _SETS, size))
         _say(f"  {score.pairs} pairs, {len(score.disagreements)} disagreements, {time.monotonic() - started:.0f} s")
-    for line in _summary(score):
+    for number, size in enumerate(_sizes(on_tcp, _TCP_PAIRS)):
+        tcp.add(tcp_batch.play(f"{options.seed}/tcp/{number}", _TCP_SETS, size))
+        _say(f"  {tcp.pairs} TCP pairs, {len(tcp.disagreements)} disagreements, {time.monotonic() - started:.0f} s")
+    for line in (*_summary_of_tcp(tcp), *_summary(score)):
         _say(line)
-    return 1 if score.disagreements else 0
+    return 1 if score.disagreements or tcp.disagreements else 0
 
 
-def _sizes(pairs: int) -> Iterator[int]:
+def _sizes(pairs: int, most: int) -> Iterator[int]:
     while pairs > 0:
-        yield min(pairs, _PAIRS)
-        pairs -= _PAIRS
+        yield min(pairs, most)
+        pairs -= most
+
+
+def _summary_of_tcp(score: TcpScore) -> Iterator[str]:
+    yield from score.disagreements[:_SHOWN]
+    if score.pairs:
+        yield f"TCP: {score.pairs} pairs, {len(score.disagreements)} disagreements in both postures"
+        yield f"Envoy lets {score.share_allowed:.1%} of the connections through"
 
 
 def _summary(score: Score) -> Iterator[str]:

@@ -112,7 +112,7 @@ CONDITIONS: Final[Mapping[str, Words]] = {
     "request.auth.principal": _SUBJECTS,
     "request.auth.audiences": _CLAIM_WORDS_GIVEN,
     "request.auth.presenter": _CLAIM_WORDS_GIVEN,
-    "destination.ip": ("127.77.0.0/16", "127.0.0.0/8", "10.0.0.1", "::/0"),
+    "destination.ip": ("127.77.0.0/16", "127.78.0.0/15", "127.0.0.0/8", "10.0.0.1", "::/0"),
     "destination.port": OPERATION["ports"],
     "connection.sni": ("web.example", "*.example", "*", "api.*", "WEB.example", "other.example"),
     "experimental.envoy.filters.a.b[c]": ("v", "*", "[v]", "v*", "x"),
