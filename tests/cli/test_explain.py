@@ -310,6 +310,45 @@ def test_a_port_that_peer_authentication_asks_for_names_its_flag(explain: Explai
     assert explain(*words, "--port", "8080").code == 0
 
 
+# Connections
+
+ENDS = ("--source-ip", "10.0.0.1", "--destination-ip", "10.0.0.2", "--port", "8080")
+
+
+def test_a_tcp_connection_is_described_by_its_ends(explain: Explain, tmp_path: Path) -> None:
+    http = "{to: [{operation: {ports: ['8080'], paths: [/a]}}]}"
+    deny = authorization(f"{{action: DENY, rules: [{http}]}}", name="stop")
+    allow = authorization(f"{{rules: [{http}, {{to: [{{operation: {{ports: ['8080']}}}}]}}]}}")
+    words = ("--to", "apps/shop", "--tcp", *ENDS)
+
+    denied, allowed = (explain.json(*policy(tmp_path, text), *words) for text in (deny + allow, allow))
+    assert (denied["reason"], denied["response"]) == ("deny-rule-matched", None)
+    assert denied["pipeline"][0]["found"] == "a TCP connection from 10.0.0.1 to 10.0.0.2:8080"
+    assert [field["field"] for field in denied["rules"][0]["fields"]] == ["ports"]  # the path fell away
+    assert allowed["policy"]["id"] == "ns[apps]-policy[rule]-rule[1]"
+    assert [rule["id"] for rule in allowed["rules"]] == ["ns[apps]-policy[rule]-rule[1]"]
+    assert "of other rules those fields, so that they match more" in allowed["notes"][0]
+    text = explain(*policy(tmp_path, deny), *words).out
+    assert "\n  the connection is closed\n" in text
+    assert "a TCP connection has no token" in text
+    assert "the client gets" not in text
+
+
+def test_a_recorded_connection_is_explained_as_a_described_one(explain: Explain, tmp_path: Path) -> None:
+    def end(address: str, port: int) -> dict[str, Any]:
+        return {"address": {"socketAddress": {"address": address, "portValue": port}}}
+
+    destination = {**end("10.0.0.2", 8080), "labels": {"app": "shop"}}
+    recorded = {"attributes": {"source": end("10.0.0.1", 0), "destination": destination}}
+    (tmp_path / "tcp.json").write_text(json.dumps(recorded))
+    words = (*policy(tmp_path, authorization("{}")), "-o", "json")
+
+    one = explain(*words, "--namespace", "apps", "--request", str(tmp_path / "tcp.json"))
+    other = explain(*words, "--to", "apps/shop", "--tcp", *ENDS)
+    assert one.out == other.out
+    assert one.json["reason"] == "no-allow-rule-matched"
+
+
 # Users
 
 
@@ -487,12 +526,20 @@ def test_a_token_is_judged_at_the_time_of_the_recorded_check(explain: Explain, t
         (("GET", "/", "--context", "x"), "--context x: wants K=V, such as workload.services=Service/apps/shop"),
         (("GET", "/", "--context", "=x"), "--context =x: wants K=V"),
         (("GET", "/", "--context", "a=x", "--context", "a=y"), "--context a: given twice"),
+        (("GET", "/", "--tcp", *ENDS), "METHOD PATH: --tcp is a connection without HTTP"),
+        (("--tcp", "--claims", "{}", *ENDS), "--claims: --tcp is a connection without HTTP"),
+        (("--tcp", "--header", "a: b", *ENDS), "--header: --tcp is a connection without HTTP"),
+        (("--tcp",), "--tcp: say both ends, --source-ip and --destination-ip"),
+        (("--tcp", "--request", "x"), "--tcp: --request says what the request is"),
         (("--context", "a=x", "--request", "x"), "--context: --request says what the request is"),
         (("GET", "/", "--header", "x"), "--header: wants 'NAME: VALUE'"),
         (("GET", "/", "--header", "Host: x"), "say --host"),
         (("GET", "/", "--header", "x: a\nb"), "--header x: a control character"),
         (("GET", "/", "--header", "authorization: x", "--token", "y"), "there is an authorization header already"),
-        (("GET", "/", "--claims", "{"), "--claims: Jwt payload is an invalid JSON"),
+        (("GET", "/", "--claims", "{,"), "--claims: not JSON, line 1, column 2: Expecting property name"),
+        (("GET", "/", "--claims", '{"a": 1, "a": 2}'), "--claims: a name twice in one object"),
+        (("GET", "/", "--claims", "[]"), "--claims: not a JSON object, such as {"),
+        (("GET", "/", "--claims", '{"iss": 5}'), "--claims: Jwt payload [iss] field is not a string"),
         (("GET", "/", "--claims", "{}", "--token", "x"), "not allowed with argument --claims"),
         (("GET", "/", "--port", "0"), "`0` is no port"),
         (("GET", "/", "--source-ip", "1.2.3"), "`1.2.3` is no IP address"),
@@ -525,6 +572,7 @@ def test_a_file_that_is_not_there_exits_with_3(explain: Explain, words: tuple[st
 
     assert (result.code, result.out) == (3, "")
     assert "nowhere" in result.err
+    assert "[Errno" not in result.err
 
 
 def test_broken_policies_are_named_as_serve_names_them_and_exit_with_2(explain: Explain, tmp_path: Path) -> None:
@@ -547,6 +595,13 @@ def test_keys_that_are_none_are_refused(explain: Explain, tmp_path: Path) -> Non
     result = explain(*SLEEP, "GET", "/headers", "--jwks", str(tmp_path / "keys.json"))
 
     assert (result.code, "keys.json: not an object" in result.err) == (2, True)
+
+
+@pytest.mark.parametrize(("to", "said"), [("nowhere/shop", True), ("apps/shop", False), ("istio-system/shop", False)])
+def test_a_workload_in_a_namespace_without_policies_is_told(explain: Explain, to: str, *, said: bool) -> None:
+    note = "no policy is in its namespace; those that are loaded are in apps, istio-system"
+
+    assert (note in explain.json("--to", to, "GET", "/")["notes"]) is said
 
 
 # The mesh

@@ -83,7 +83,8 @@ def test_what_serving_denies_unread_is_denied_here() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no JSON with one reading"),
+        ("", "no JSON with one reading: not JSON, line 1, column 1: Expecting value"),
+        ('{\n  "attributes": }', "not JSON, line 2, column 17: Expecting value"),
         ("[]", "not a JSON object"),
         ("{}", "no `attributes` object"),
         ('{"attributes": []}', "no `attributes` object"),

@@ -20,6 +20,7 @@ _MAX_FILE: Final = 64 * 1024  # characters of a token or of claims
 # Flags and words that describe a request, by their names in the parsed arguments.
 _DESCRIBING: Final = {
     "words": "METHOD PATH",
+    "tcp": "--tcp",
     "as_": "--as",
     "plaintext": "--plaintext",
     "to": "--to",
@@ -32,6 +33,7 @@ _DESCRIBING: Final = {
     "destination_ip": "--destination-ip",
     "sni": "--sni",
 }
+_OF_HTTP: Final = ("words", "host", "header", "token", "claims")
 
 
 class DescriptionError(ValueError):
@@ -42,6 +44,7 @@ def add_request_flags(parser: argparse.ArgumentParser) -> None:
     """The words and flags of a request."""
     add = parser.add_argument
     add("words", nargs="*", metavar="METHOD PATH", help="the request, side by side, such as GET /headers")
+    add("--tcp", action="store_true", help="in place of METHOD PATH: a connection without HTTP")
     peer = parser.add_mutually_exclusive_group()
     peer.add_argument("--as", dest="as_", metavar="ID", help="the peer: spiffe://cluster.local/ns/apps/sa/sleep")
     peer.add_argument("--plaintext", action="store_true", help="no client certificate (the default)")
@@ -64,8 +67,30 @@ def refuse_description(arguments: argparse.Namespace, instead: str) -> None:
 
 def described_request(arguments: argparse.Namespace, mesh: Mesh, token: str) -> RequestFacts:
     """The facts of the request; ``token`` is sent as a bearer token. Raise `DescriptionError`."""
-    method, path = _words(arguments.words)
     peer = _peer(arguments.as_)
+    http = None if arguments.tcp else _http(arguments, mesh, peer, token)
+    if http is None:
+        _refuse_http(arguments)
+    return RequestFacts(
+        http=http,
+        source=Endpoint(address=arguments.source_ip or "", principal=str(peer or "")),
+        destination=Endpoint(address=arguments.destination_ip or "", port=arguments.port or 0),
+        sni=arguments.sni or "",
+        context_extensions=_context(arguments.context),
+    )
+
+
+def _refuse_http(arguments: argparse.Namespace) -> None:
+    """A connection has neither words nor headers, and no policy sees one without both of its ends."""
+    for name in _OF_HTTP:
+        if getattr(arguments, name):
+            raise DescriptionError(f"{_DESCRIBING.get(name, f'--{name}')}: --tcp is a connection without HTTP")
+    if not arguments.source_ip or not arguments.destination_ip:
+        raise DescriptionError("--tcp: say both ends, --source-ip and --destination-ip")
+
+
+def _http(arguments: argparse.Namespace, mesh: Mesh, peer: SpiffeId | None, token: str) -> HttpRequest:
+    method, path = _words(arguments.words)
     scheme = "https" if peer else "http"
     host = arguments.host or ""
     pairs = [(":method", method), (":path", path), (":scheme", scheme)]
@@ -77,13 +102,7 @@ def described_request(arguments: argparse.Namespace, mesh: Mesh, token: str) -> 
         pairs.append(("authorization", f"Bearer {token}"))
     if peer and mesh.peer.source is PeerSource.XFCC and all(name.lower() != XFCC_HEADER for name, _ in pairs):
         pairs.append((XFCC_HEADER, f"URI={peer}" + ",URI=" * mesh.peer.trusted_hops))
-    return RequestFacts(
-        http=HttpRequest(method=method, path=path, host=host, scheme=scheme, headers=Headers.of(pairs)),
-        source=Endpoint(address=arguments.source_ip or "", principal=str(peer or "")),
-        destination=Endpoint(address=arguments.destination_ip or "", port=arguments.port or 0),
-        sni=arguments.sni or "",
-        context_extensions=_context(arguments.context),
-    )
+    return HttpRequest(method=method, path=path, host=host, scheme=scheme, headers=Headers.of(pairs))
 
 
 def towards(mesh: Mesh, to: str | None) -> Mesh:

@@ -32,7 +32,7 @@ from countersign.core.jwt_rule import JwtRule, KeySource, RemoteKeys
 from countersign.edge.policy_files import parse_files, read_files
 from countersign.edge.recorded import RecordedError, read_recorded
 from countersign.policy.problems import Code, PolicyError
-from countersign.policy.resources import Resources
+from countersign.policy.resources import Meta, Resources
 from countersign.policy.scope import PolicySet, PortMode
 from countersign.settings import SettingsError, refuse_impossible
 from countersign.tokens.assume import assume_claims, assume_signatures, parse_claims
@@ -40,6 +40,7 @@ from countersign.tokens.authenticate import KeysNeeded, authenticate
 from countersign.tokens.jose import TokenError, UnverifiedToken
 from countersign.tokens.keys import KeySet, KeySetError
 from countersign.tokens.locate import header_locations
+from countersign.tokens.strict_json import JsonError, loads
 
 _ALLOWED, _DENIED, _USAGE, _IO = 0, 1, 2, 3
 _GENERATION: Final = 1
@@ -117,8 +118,15 @@ def _question(arguments: argparse.Namespace, mesh: Mesh) -> _Question:
 def _claims(text: str | None) -> UnverifiedToken | None:
     if text is None:
         return None
+    claims = text_or_file("--claims", text)
     try:
-        return parse_claims(text_or_file("--claims", text))
+        if not isinstance(loads(claims), dict):
+            raise DescriptionError(
+                '--claims: not a JSON object, such as {"iss": "https://idp.example", "sub": "alice"}'
+            )
+        return parse_claims(claims)
+    except JsonError as error:
+        raise DescriptionError(f"--claims: {error}{f', {error.place}' if error.place else ''}") from error
     except TokenError as error:
         raise DescriptionError(f"--claims: {error}") from error
 
@@ -141,6 +149,7 @@ def _explain(question: _Question, arguments: argparse.Namespace, mesh: Mesh) -> 
         signature_checked=checked,
         jwt_rules=applied.jwt_rules if applied else (),
         posture=mesh.posture,
+        namespaces=frozenset(meta.namespace for meta in _metas(resources)),
     )
     mtls = applied.mtls_on(facts.destination.port) if applied and facts else None
     token_headers = frozenset(place.name for rule in _jwt_rules(resources) for place in header_locations(rule))
@@ -173,7 +182,8 @@ def _settled(judgement: Judgement | KeysNeeded) -> Judgement:
 
 def _asked(known: Circumstances, mtls: PortMode | None, question: _Question, judgement: Judgement) -> Asked:
     return Asked(
-        request=request_line(known.facts.http if known.facts else None),
+        request=request_line(known.facts),
+        tcp=known.facts is not None and known.facts.http is None,
         mtls=mtls,
         signature_checked=known.signature_checked,
         no_user=no_user(known),
@@ -190,6 +200,11 @@ def _jwks(file: str | None) -> KeySet | None:
         raise KeySetError(f"--jwks {file}: not UTF-8 at byte {error.start}") from error
     except KeySetError as error:
         raise KeySetError(f"--jwks {file}: {error}") from error
+
+
+def _metas(resources: Resources) -> list[Meta]:
+    kinds = (resources.peer_authentications, resources.request_authentications, resources.authorization_policies)
+    return [resource.meta for kind in kinds for resource in kind]
 
 
 def _jwt_rules(resources: Resources) -> tuple[JwtRule, ...]:

@@ -29,7 +29,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """What the client gets instead of the workload's answer."""
+    """What the client gets instead of the workload's answer; a TCP connection is closed, and gets none."""
 
     status: int
     body: str

@@ -88,6 +88,8 @@ def _decision(explained: Explanation, style: Style) -> Iterator[str]:
         yield f"  the client gets: {explained.response.status} {printable(explained.response.body)}"
         for header in explained.response.headers:
             yield f"                   {printable(f'{header.name}: {header.value}')}"
+    elif explained.decision == "DENY":
+        yield "  the connection is closed"
     if explained.audit:
         yield f"  audited{printable(_by(explained.audit))}"
     if explained.dry_run:

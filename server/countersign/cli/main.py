@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(import_module(f"countersign.cli.{parsed.verb}").run(parsed))
     except OSError as error:
-        print(f"countersign {parsed.verb}: {error}", file=sys.stderr)
+        what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        print(f"countersign {parsed.verb}: {what}", file=sys.stderr)
         return _IO
     except KeyboardInterrupt:
         return 130

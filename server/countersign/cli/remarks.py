@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from countersign.authorize import Judgement, Step
 from countersign.core.decision import AllowReason, Reason
-from countersign.core.facts import HttpRequest, RequestFacts
+from countersign.core.facts import RequestFacts
 from countersign.core.jwt_rule import JwtRule, RemoteKeys
 from countersign.core.posture import Posture
 from countersign.tokens.authenticate import is_preflight
@@ -14,25 +14,36 @@ from countersign.tokens.jose import UnverifiedToken
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circumstances:
-    """How a judgement came about. ``claims`` are those that were given in place of a token."""
+    """How a judgement came about.
+
+    ``claims`` are those that were given in place of a token, ``namespaces`` those in which any policy is.
+    """
 
     facts: RequestFacts | None
     claims: UnverifiedToken | None
     signature_checked: bool
     jwt_rules: tuple[JwtRule, ...]
     posture: Posture
+    namespaces: frozenset[str]
 
 
-def request_line(http: HttpRequest | None) -> str:
+def request_line(facts: RequestFacts | None) -> str:
     """The request in a few words, without its query."""
+    http = facts.http if facts else None
+    if facts is None:
+        return "no request that can be read"
     if http is None:
-        return "no HTTP request"
+        ends = (facts.source, facts.destination)
+        source, destination = (f"{end.address}{f':{end.port}' if end.port else ''}" or "somewhere" for end in ends)
+        return f"a TCP connection from {source} to {destination}"
     path, question_mark, _ = http.path.partition("?")
     return f"{http.method} {path}{'?...' if question_mark else ''}{f' of {http.host}' if http.host else ''}"
 
 
 def no_user(known: Circumstances) -> str:
     """Why a request that passed step 4 has no user."""
+    if known.facts and known.facts.http is None:
+        return "a TCP connection has no token"
     if not known.jwt_rules:
         return "no RequestAuthentication applies, so no token is looked at"
     if known.facts and known.facts.http and is_preflight(known.facts.http):
@@ -43,9 +54,16 @@ def no_user(known: Circumstances) -> str:
 def remarks(judgement: Judgement, known: Circumstances) -> Iterator[str]:
     """Everything worth saying, the most important first."""
     yield from _signature(judgement, known)
+    if known.facts and known.facts.http is None and judgement.evaluation:
+        yield (
+            "a TCP connection has no HTTP fields: ALLOW rules that ask for one are left out, "
+            "and of other rules those fields, so that they match more"
+        )
     match judgement.decision.reason:
         case AllowReason.NO_ALLOW_POLICY:
             yield "no ALLOW policy applies to this workload; Istio then allows whatever no DENY policy denies"
+            if judgement.workload and judgement.workload.namespace not in known.namespaces:
+                yield f"no policy is in its namespace; those that are loaded are in {_list(set(known.namespaces))}"
         case Reason.NO_ALLOW_RULE_MATCHED if judgement.evaluation and not any(
             rule.action == "ALLOW" for rule in judgement.evaluation.rules
         ):

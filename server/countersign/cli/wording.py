@@ -32,6 +32,7 @@ class Asked:
     """What is known beside the judgement: how the request reads, what applies, what the reader should know."""
 
     request: str
+    tcp: bool
     mtls: PortMode | None
     signature_checked: bool
     no_user: str  # why there is no user, if there is none
@@ -53,7 +54,7 @@ def explanation(judgement: Judgement, asked: Asked, concealer: Concealer) -> Exp
         detail="" if isinstance(decision, Allow) else concealer.text(decision.detail),
         policy=_place(decision.policy),
         step=_key(judgement.step),
-        response=_response(decision, concealer),
+        response=None if asked.tcp else _response(decision, concealer),
         changes=_changes(decision.mutations) if isinstance(decision, Allow) else None,
         pipeline=(),
         workload=_workload(workload) if workload else None,

@@ -87,7 +87,8 @@ def _document(text: str) -> dict[str, Any]:
     except JsonError as error:
         lines = len(text.strip().splitlines())
         hint = f"; it has {lines} lines, and FILE:LINE picks one" if lines > 1 and _is_json_line(text) else ""
-        raise RecordedError(f"no JSON with one reading: {error}{hint}") from error
+        place = f", {error.place}" if error.place and not hint else ""
+        raise RecordedError(f"no JSON with one reading: {error}{place}{hint}") from error
     if not isinstance(document, dict):
         raise RecordedError("not a JSON object")
     attributes = document.get("attributes")

@@ -17,7 +17,11 @@ MAX_DIGITS: Final = 19  # of one integer: below 2^64
 
 
 class JsonError(ValueError):
-    """The text is no JSON with exactly one reading within the bounds."""
+    """The text is no JSON with exactly one reading within the bounds. ``place`` says where, if it is no JSON at all."""
+
+    def __init__(self, what: str, place: str = "") -> None:
+        super().__init__(what)
+        self.place = place
 
 
 def loads(text: str) -> Any:  # noqa: ANN401 (JSON is what it is)
@@ -26,6 +30,8 @@ def loads(text: str) -> Any:  # noqa: ANN401 (JSON is what it is)
         value = _DECODER.decode(text)
     except JsonError:
         raise
+    except json.JSONDecodeError as error:
+        raise JsonError("not JSON", f"line {error.lineno}, column {error.colno}: {error.msg}") from error
     except (ValueError, RecursionError) as error:
         raise JsonError("not JSON") from error
     # Only a text with that many brackets, commas or an escape can break these bounds: most skip the walk.
