@@ -31,6 +31,8 @@ def test_there_are_at_least_sixteen_requests_each_with_a_title_of_its_own() -> N
         Reason.TOKEN_SIGNATURE,
         Reason.TOKEN_ALGORITHM,
         Reason.TOKEN_MALFORMED,
+        Reason.TOKEN_OTHER_PEER,
+        Reason.TOKEN_OTHER_CERTIFICATE,
     ],
 )
 def test_the_reason_is_shown(reason: Reason) -> None:
@@ -58,6 +60,17 @@ def test_a_rotated_key_is_accepted_at_once() -> None:
 
     assert rotated.expected.status == 200
     assert rotated.patience == 0
+
+
+@pytest.mark.parametrize("reason", [Reason.TOKEN_OTHER_PEER, Reason.TOKEN_OTHER_CERTIFICATE])
+def test_a_stolen_token_is_one_that_its_own_workload_has_just_used(reason: Reason) -> None:
+    stolen = next(step for step in SCENARIO if step.expected.reason == reason)
+    before = SCENARIO[SCENARIO.index(stolen) - 1]
+
+    assert before.token is stolen.token
+    assert (before.method, before.path) == (stolen.method, stolen.path)
+    assert (before.caller, before.expected.status) == (Caller.SLEEP, 200)
+    assert stolen.caller is Caller.BATCH
 
 
 def test_the_edit_of_the_policy_is_possible_and_flips_an_answer_that_was_no() -> None:

@@ -1,10 +1,18 @@
 """The scenario's tokens are what their descriptions say; PyJWT, which signed nothing here, reads them."""
 
+import base64
+import datetime as dt
+from pathlib import Path
+
 import jwt
 import pytest
+from countersign.mesh.certificates import write_certificates
 from countersign.mesh.issuer import ALGORITHMS, Issuer
+from countersign.mesh.process import MeshError
 from countersign.mesh.scenario import AUDIENCE, HOUR, ISSUER, Signature, Token
 from countersign.mesh.tokens import mint
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 NOW = 1_795_000_000.0
 
@@ -62,3 +70,14 @@ def test_a_confused_token_says_hs256_under_the_id_of_an_rsa_key(issuer: Issuer) 
 
     assert header["alg"] == "HS256"
     assert header["kid"] == issuer.kid("RS256")
+
+
+def test_a_confirmed_token_names_the_certificate_of_its_workload(issuer: Issuer, tmp_path: Path) -> None:
+    write_certificates(tmp_path, dt.datetime.now(dt.UTC))
+    certificate = x509.load_pem_x509_certificate((tmp_path / "sleep" / "tls.crt").read_bytes())
+    token = mint(issuer, Token(label="cnf", confirms="sleep"), NOW, tmp_path)
+    (said,) = _verify(issuer, token, "ES256")["cnf"].values()  # type: ignore[attr-defined]  # an object
+
+    assert base64.urlsafe_b64decode(f"{said}=") == certificate.fingerprint(hashes.SHA256())
+    with pytest.raises(MeshError, match="there is none"):
+        mint(issuer, Token(label="cnf", confirms="sleep"), NOW)

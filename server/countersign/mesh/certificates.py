@@ -3,6 +3,7 @@
 Source: X509-SVID.md sections 2 to 4 (one URI SAN, key usages). The CA's key never leaves this process.
 """
 
+import base64
 import datetime as dt
 import os
 import tempfile
@@ -106,6 +107,12 @@ def write_certificates(directory: Path, now: dt.datetime) -> None:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name, content in (("tls.crt", certificate), ("tls.key", key), ("ca.crt", ca)):
             _write_private(home / name, content)
+
+
+def thumbprint(file: Path) -> str:
+    """The base64url SHA-256 of a certificate in a file, as ``cnf.x5t#S256`` says it (RFC 8705 3.1)."""
+    digest = x509.load_pem_x509_certificate(file.read_bytes()).fingerprint(hashes.SHA256())
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def _write_private(file: Path, content: bytes) -> None:

@@ -57,7 +57,7 @@ class Mesh:
 
     def token(self, token: Token) -> str:
         """A fresh token."""
-        return mint(self.issuer, token, time.time())
+        return mint(self.issuer, token, time.time(), self.certificates)
 
     def logged(self, request_id: str) -> Mapping[str, Any]:
         """What httpbin's sidecar logged about a request."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 from countersign.core.decision import AllowReason, Reason
 
 ISSUER: Final = "https://issuer.example"
+WORKLOADS_ISSUER: Final = "https://workloads.example"
 AUDIENCE: Final = "httpbin"
 HOUR: Final = 3600.0
 
@@ -41,13 +42,17 @@ class Change(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """A token to mint: ``claims`` are added to ``sub`` and ``aud``, ``lifetime`` counts from now."""
+    """A token to mint: ``claims`` are added to ``sub`` and ``aud``, ``lifetime`` counts from now.
+
+    ``confirms`` is the workload whose certificate's hash goes into ``cnf`` (RFC 8705); none, if empty.
+    """
 
     label: str
     algorithm: str = "ES256"
     claims: Mapping[str, Any] = field(default_factory=dict)
     lifetime: float = HOUR
     signature: Signature = Signature.GENUINE
+    confirms: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +91,7 @@ _STAFF: Final = "ns[apps]-policy[users]-rule[0]"
 _AUDITORS: Final = "ns[apps]-policy[users]-rule[1]"
 _NO_LEGACY: Final = "ns[apps]-policy[no-legacy]-rule[0]"
 _TOKENS: Final = "RequestAuthentication[apps/users]"
+_WORKLOAD_TOKENS: Final = "RequestAuthentication[apps/workloads]"
 _INTERNAL: Final = "ns[istio-system]-policy[internal-paths]-rule[0]"
 
 _NOT_A_JWT: Final = "Jwt is not in the form of Header.Payload.Signature"
@@ -97,6 +103,9 @@ _GUEST: Final[Mapping[str, Any]] = {"sub": "mallory", "groups": ["guests"]}
 STAFF_TOKEN: Final = Token(label="alice, ES256", claims=_ALICE)
 AUDITOR_TOKEN: Final = Token(label="carol, EdDSA", algorithm="EdDSA", claims=_CAROL)
 GUEST_TOKEN: Final = Token(label="mallory, RS256", algorithm="RS256", claims=_GUEST)
+
+SLEEPS_TOKEN: Final = Token(label="azp: sleep", claims={"iss": WORKLOADS_ISSUER, "sub": "job-7", "azp": "sleep"})
+CONFIRMED_TOKEN: Final = Token(label="cnf: sleep", claims={"sub": "sleep"}, confirms="sleep")
 
 # What httpbin's sidecar would write about sleep; from batch it is a lie.
 _SLEEPS_ELEMENT: Final = (
@@ -118,9 +127,9 @@ def _deny(reason: Reason, status: int = 403, policy: str = "", body: str = "RBAC
     return Expected(status=status, decision="DENY", reason=reason, policy=policy, body=body)
 
 
-def _refuse(reason: Reason, body: str, status: int = 401) -> Expected:
+def _refuse(reason: Reason, body: str, status: int = 401, policy: str = _TOKENS) -> Expected:
     """A token that is refused before any policy is asked."""
-    return _deny(reason, status=status, policy=_TOKENS, body=body)
+    return _deny(reason, status=status, policy=policy, body=body)
 
 
 WORKLOADS: Final = (
@@ -240,6 +249,23 @@ USERS: Final = (
     ),
 )
 
+BOUND: Final = (
+    Step(title="a token that says whose it is", caller=Caller.SLEEP, token=SLEEPS_TOKEN, expected=_allow(_READERS)),
+    Step(
+        title="the same token, stolen by batch",
+        caller=Caller.BATCH,
+        token=SLEEPS_TOKEN,
+        expected=_refuse(Reason.TOKEN_OTHER_PEER, "Jwt is bound to another workload", policy=_WORKLOAD_TOKENS),
+    ),
+    Step(title="a token of one certificate", caller=Caller.SLEEP, token=CONFIRMED_TOKEN, expected=_allow(_READERS)),
+    Step(
+        title="the same token over batch's connection",
+        caller=Caller.BATCH,
+        token=CONFIRMED_TOKEN,
+        expected=_refuse(Reason.TOKEN_OTHER_CERTIFICATE, "Jwt is bound to another certificate"),
+    ),
+)
+
 CHANGES: Final = (
     Step(
         title="the key is rotated: the new one counts at once",
@@ -276,4 +302,4 @@ CHANGES: Final = (
     ),
 )
 
-SCENARIO: Final = (*WORKLOADS, *USERS, *CHANGES)
+SCENARIO: Final = (*WORKLOADS, *USERS, *BOUND, *CHANGES)
