@@ -1,5 +1,6 @@
 """What the public documents say is so: each command runs, each snippet is the real one, each row has its test."""
 
+import datetime as dt
 import re
 import subprocess
 import sys
@@ -8,11 +9,16 @@ from typing import Any
 
 import pytest
 import yaml
+from countersign.core.binding import BindingError, PeerPart, hold_binding
+from countersign.core.decision import Reason
+from countersign.core.spiffe import SpiffeId
+from countersign.mesh.certificates import write_certificates
 from countersign.policy.parse import parse
 from countersign.policy.problems import Code, PolicyError
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PEERS = (ROOT / "docs" / "peers.md").read_text()
 DIFFERENCES = (ROOT / "docs" / "differences.md").read_text()
 
 
@@ -28,6 +34,46 @@ def test_every_difference_names_a_test_that_exists() -> None:
     assert len(named) == len([row for row in _rows(DIFFERENCES) if row[-1].strip("| ") != "test"])
     missing = [name for file, name in named if f"def {name}(" not in (ROOT / "tests" / file).read_text()]
     assert not missing
+
+
+def test_every_claim_about_peers_names_a_test_that_exists() -> None:
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", PEERS)
+
+    assert len([row for row in _rows(PEERS) if "::" in row[-1]]) == 11
+    assert not [name for file, name in named if f"def {name}(" not in (ROOT / "tests" / file).read_text()]
+
+
+def test_the_reasons_that_the_peers_page_names_exist() -> None:
+    named = set(re.findall(r"`((?:token|peer)-[a-z-]+)`", PEERS))
+
+    assert named <= set(map(str, Reason))
+    assert {reason for reason in map(str, Reason) if reason.startswith(("token-bound", "token-conf"))} <= named
+
+
+def test_the_annotation_of_the_peers_page_binds_as_it_says() -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", PEERS, re.DOTALL)
+    (resource,) = parse({"p.yaml": block}, None, lambda _: "").resources.request_authentications
+    claims = {"azp": "sleep", "kubernetes.io": {"namespace": "apps"}}
+    values = dict(re.findall(r"^\| `peer\.(\w+)` \| `(.*)` \|$", PEERS, re.MULTILINE))
+    peer = SpiffeId.parse(values["id"])
+
+    for binding in resource.rules[0].bindings:
+        hold_binding(binding, claims, peer)
+    with pytest.raises(BindingError):
+        hold_binding(resource.rules[0].bindings[0], {"azp": "batch"}, peer)
+    assert {part: PeerPart(part).of(peer) for part in values} == values
+    assert set(values) == set(PeerPart)
+
+
+def test_the_command_of_the_peers_page_runs_as_written(tmp_path: Path) -> None:
+    write_certificates(tmp_path, dt.datetime.now(dt.UTC))
+    (command,) = re.findall(r"^    countersign (cert .*)$", PEERS, re.MULTILINE)
+    words = [sys.executable, "-m", "countersign", *command.split()]
+    folder = tmp_path / "sleep"
+    result = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, cwd=folder)
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "accepted" in result.stdout
 
 
 def test_every_make_target_of_the_readme_exists() -> None:
