@@ -135,7 +135,7 @@ def test_the_keys_of_the_json_are_stable(explain: Explain) -> None:
 
     assert list(result) == [
         *("decision", "reason", "detail", "policy", "step", "response", "changes", "pipeline", "workload", "peer"),
-        *("mtls", "user", "rules", "nearest", "audit", "dry_run", "notes"),
+        *("mtls", "user", "bindings", "rules", "nearest", "audit", "dry_run", "notes"),
     ]
     assert list(result["rules"][0]) == ["id", "source", "action", "outcome", "fields", "dry_run"]
     assert list(result["rules"][0]["fields"][0]) == [

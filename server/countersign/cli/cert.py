@@ -3,18 +3,16 @@
 import argparse
 import sys
 import time
-from pathlib import Path
 from typing import Final
 
 from countersign.certificates.chain import links, why_unverified
-from countersign.certificates.pem import MAX_TEXT, read_pem
 from countersign.certificates.read import CertificateError
+from countersign.cli.certificate_file import read_certificates
 from countersign.cli.certificate_report import Report, as_json, as_text, report
 from countersign.cli.conceal import printable
 
 _FINDING: Final = 1
 _USAGE: Final = 2
-_DER: Final = b"\x30"  # an ASN.1 SEQUENCE; PEM is text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,33 +41,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _inspect(arguments: argparse.Namespace, now: float) -> Report:
-    ders = _read(arguments.file)
+    ders = read_certificates(arguments.file)
     try:
         chain = links(ders)
     except CertificateError as error:
         raise CertificateError(f"{arguments.file}: {error}") from error
     unverified = None
     if arguments.ca:
-        authorities = [der for file in arguments.ca for der in _read(file)]
+        authorities = [der for file in arguments.ca for der in read_certificates(file)]
         try:
             unverified = why_unverified(ders, authorities, now)
         except CertificateError as error:
             raise CertificateError(f"--ca: {error}") from error
     return report(chain, unverified, (arguments.trust_domain, *arguments.trust_domain_alias), now)
-
-
-def _read(file: str) -> tuple[bytes, ...]:
-    """The certificates of a file. Raise `CertificateError`, which names it, or OSError."""
-    if file == "-":
-        octets = sys.stdin.buffer.read(MAX_TEXT + 1)
-    else:
-        with Path(file).open("rb") as stream:
-            octets = stream.read(MAX_TEXT + 1)
-    if octets.startswith(_DER):
-        return (octets,)
-    try:
-        return read_pem(octets.decode("ascii"))
-    except UnicodeDecodeError as error:
-        raise CertificateError(f"{file}: neither PEM nor DER: octet {error.start} is not ASCII") from error
-    except CertificateError as error:
-        raise CertificateError(f"{file}: {error}; wants PEM, or the DER of one certificate") from error

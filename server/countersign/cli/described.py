@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from countersign.authorize import Mesh
+from countersign.cli.described_peer import NONE, DescribedPeer, DescriptionError, add_peer_flags, described_peer
 from countersign.core.facts import Endpoint, Headers, HttpRequest, RequestFacts
 from countersign.core.identity import XFCC_HEADER, PeerSource
-from countersign.core.spiffe import SpiffeId, SpiffeIdError
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -22,6 +22,7 @@ _DESCRIBING: Final = {
     "words": "METHOD PATH",
     "tcp": "--tcp",
     "as_": "--as",
+    "certificate": "--certificate",
     "plaintext": "--plaintext",
     "to": "--to",
     "context": "--context",
@@ -36,18 +37,12 @@ _DESCRIBING: Final = {
 _OF_HTTP: Final = ("words", "host", "header", "token", "claims")
 
 
-class DescriptionError(ValueError):
-    """The flags describe no request."""
-
-
 def add_request_flags(parser: argparse.ArgumentParser) -> None:
     """The words and flags of a request."""
     add = parser.add_argument
     add("words", nargs="*", metavar="METHOD PATH", help="the request, side by side, such as GET /headers")
     add("--tcp", action="store_true", help="in place of METHOD PATH: a connection without HTTP")
-    peer = parser.add_mutually_exclusive_group()
-    peer.add_argument("--as", dest="as_", metavar="ID", help="the peer: spiffe://cluster.local/ns/apps/sa/sleep")
-    peer.add_argument("--plaintext", action="store_true", help="no client certificate (the default)")
+    add_peer_flags(parser)
     add("--to", metavar="NS/APP", help="the workload: its namespace, and its label app=APP (more with --label)")
     add("--context", metavar="K=V", action="append", default=[], help="of the route's context_extensions; repeatable")
     add("--host", metavar="HOST", help="the host, with its port if the client writes one")
@@ -66,14 +61,18 @@ def refuse_description(arguments: argparse.Namespace, instead: str) -> None:
 
 
 def described_request(arguments: argparse.Namespace, mesh: Mesh, token: str) -> RequestFacts:
-    """The facts of the request; ``token`` is sent as a bearer token. Raise `DescriptionError`."""
-    peer = _peer(arguments.as_)
+    """The facts of the request; ``token`` is sent as a bearer token. Raise `DescriptionError` or OSError."""
+    peer = described_peer(arguments.as_, arguments.certificate)
     http = None if arguments.tcp else _http(arguments, mesh, peer, token)
     if http is None:
         _refuse_http(arguments)
     return RequestFacts(
         http=http,
-        source=Endpoint(address=arguments.source_ip or "", principal=str(peer or "")),
+        source=Endpoint(
+            address=arguments.source_ip or "",
+            principal=peer.principal,
+            certificate="" if mesh.peer.trusted_hops else peer.certificate,  # behind hops it is the last proxy's
+        ),
         destination=Endpoint(address=arguments.destination_ip or "", port=arguments.port or 0),
         sni=arguments.sni or "",
         context_extensions=_context(arguments.context),
@@ -89,9 +88,9 @@ def _refuse_http(arguments: argparse.Namespace) -> None:
         raise DescriptionError("--tcp: say both ends, --source-ip and --destination-ip")
 
 
-def _http(arguments: argparse.Namespace, mesh: Mesh, peer: SpiffeId | None, token: str) -> HttpRequest:
+def _http(arguments: argparse.Namespace, mesh: Mesh, peer: DescribedPeer, token: str) -> HttpRequest:
     method, path = _words(arguments.words)
-    scheme = "https" if peer else "http"
+    scheme = "http" if peer is NONE else "https"
     host = arguments.host or ""
     pairs = [(":method", method), (":path", path), (":scheme", scheme)]
     pairs += [(":authority", host)] if host else []
@@ -100,8 +99,8 @@ def _http(arguments: argparse.Namespace, mesh: Mesh, peer: SpiffeId | None, toke
         if any(name.lower() == "authorization" for name, _ in pairs):
             raise DescriptionError("--token: there is an authorization header already")
         pairs.append(("authorization", f"Bearer {token}"))
-    if peer and mesh.peer.source is PeerSource.XFCC and all(name.lower() != XFCC_HEADER for name, _ in pairs):
-        pairs.append((XFCC_HEADER, f"URI={peer}" + ",URI=" * mesh.peer.trusted_hops))
+    if peer.element and mesh.peer.source is PeerSource.XFCC and all(name.lower() != XFCC_HEADER for name, _ in pairs):
+        pairs.append((XFCC_HEADER, peer.element + ",URI=" * mesh.peer.trusted_hops))
     return HttpRequest(method=method, path=path, host=host, scheme=scheme, headers=Headers.of(pairs))
 
 
@@ -142,18 +141,6 @@ def _words(words: list[str]) -> tuple[str, str]:
     if not path.startswith("/") and path != "*":
         raise DescriptionError(f"`{path}` is no path: it starts with `/`")
     return method, path
-
-
-def _peer(text: str | None) -> SpiffeId | None:
-    if text is None:
-        return None
-    try:
-        peer = SpiffeId.parse(text)
-    except SpiffeIdError as error:
-        raise DescriptionError(f"--as {text}: {error}") from error
-    if not peer.path:
-        raise DescriptionError(f"--as {text}: a trust domain, not a workload")
-    return peer
 
 
 def _context(texts: list[str]) -> dict[str, str]:

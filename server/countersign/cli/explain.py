@@ -14,13 +14,13 @@ from typing import Final
 from countersign.authorize import Judgement, Mesh, Snapshot, Step, judge
 from countersign.cli.conceal import Concealer, printable, without_tokens
 from countersign.cli.described import (
-    DescriptionError,
     add_request_flags,
     described_request,
     refuse_description,
     text_or_file,
     towards,
 )
+from countersign.cli.described_peer import DescriptionError
 from countersign.cli.explanation import Explanation, as_json
 from countersign.cli.explanation_text import Style, as_text
 from countersign.cli.mesh_flags import DEFAULT_POLICIES, add_mesh_flags, mesh_of
@@ -37,6 +37,7 @@ from countersign.policy.scope import PolicySet, PortMode
 from countersign.settings import SettingsError, refuse_impossible
 from countersign.tokens.assume import assume_claims, assume_signatures, parse_claims
 from countersign.tokens.authenticate import KeysNeeded, authenticate
+from countersign.tokens.bound import bindings
 from countersign.tokens.jose import TokenError, UnverifiedToken
 from countersign.tokens.keys import KeySet, KeySetError
 from countersign.tokens.locate import header_locations
@@ -187,6 +188,9 @@ def _asked(known: Circumstances, mtls: PortMode | None, question: _Question, jud
         mtls=mtls,
         signature_checked=known.signature_checked,
         no_user=no_user(known),
+        bindings=tuple(binding for _, binding in bindings(judgement.token, None, known.jwt_rules))
+        if judgement.token
+        else (),
         notes=(*question.notes, *remarks(judgement, known)),
     )
 

@@ -130,7 +130,10 @@ class Tried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """A decision and why. ``step`` is the one that decided; what was not found or not reached is null or empty."""
+    """A decision and why. ``step`` is the one that decided; what was not found or not reached is null or empty.
+
+    ``bindings`` are what the token is held against besides: claims that must name the peer.
+    """
 
     decision: str
     reason: str
@@ -144,6 +147,7 @@ class Explanation:
     peer: str | None
     mtls: Mtls | None
     user: User | None
+    bindings: tuple[Field, ...]
     rules: tuple[RuleLine, ...]
     nearest: Miss | None
     audit: Place | None

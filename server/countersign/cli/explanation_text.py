@@ -68,6 +68,7 @@ def as_text(explained: Explanation, style: Style) -> str:
     blocks = [
         _decision(explained, style),
         _pipeline(explained, style),
+        _bindings(explained, style),
         _nearest(explained, style),
         _rules(explained, style),
         _user(explained),
@@ -108,6 +109,12 @@ def _pipeline(explained: Explanation, style: Style) -> Iterator[str]:
         decided = "  <- decided here" if step.outcome in {"allowed", "denied"} else ""
         found = step.found if step.outcome != "not reached" else "not reached"
         yield f"  {style.sign(step.outcome)} {step.title:{width}}  {printable(found)}{decided}"
+
+
+def _bindings(explained: Explanation, style: Style) -> Iterator[str]:
+    if explained.bindings:
+        yield style.paint("the token is bound to its workload", _BOLD)
+        yield from _fields(explained.bindings, style, "  ")
 
 
 def _nearest(explained: Explanation, style: Style) -> Iterator[str]:

@@ -72,6 +72,8 @@ def remarks(judgement: Judgement, known: Circumstances) -> Iterator[str]:
             yield f"issuers that count here: {_list({rule.issuer for rule in known.jwt_rules})}"
         case Reason.TOKEN_AUDIENCE:
             yield f"audiences that count here: {_list({name for rule in known.jwt_rules for name in rule.audiences})}"
+        case Reason.TOKEN_WITHOUT_CERTIFICATE:
+            yield "--certificate FILE says which certificate the peer has; Envoy says it as docs/peers.md wants"
         case Reason.REQUEST_INCOMPLETE if judgement.step is Step.PEER:
             yield "--port N says which port it is"
         case Reason.WORKLOAD_UNKNOWN:

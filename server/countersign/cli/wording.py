@@ -20,9 +20,12 @@ from countersign.cli.explanation import (
     User,
     WorkloadFound,
 )
+from countersign.core.binding import Binding, names_in
+from countersign.core.claims import claim_at
 from countersign.core.decision import Allow, Decision, DryRun, Mutations, PolicyRef, Reason
 from countersign.core.identity import VerifiedToken
 from countersign.policy.scope import PortMode
+from countersign.policy.terms.evidence import ABSENT
 from countersign.policy.trace import ClauseTrace, RuleTrace, TermTrace, nearest
 from countersign.policy.workload import Workload
 
@@ -36,6 +39,7 @@ class Asked:
     mtls: PortMode | None
     signature_checked: bool
     no_user: str  # why there is no user, if there is none
+    bindings: tuple[Binding, ...]
     notes: tuple[str, ...]
 
 
@@ -61,6 +65,7 @@ def explanation(judgement: Judgement, asked: Asked, concealer: Concealer) -> Exp
         peer=str(judgement.peer) if judgement.peer else None,
         mtls=_mtls(asked.mtls),
         user=_user(judgement.token, checked=asked.signature_checked) if judgement.token else None,
+        bindings=tuple(_binding(binding, judgement, concealer) for binding in asked.bindings),
         rules=(*map(rules.line, enforced), *(rules.line(rule, dry_run=True) for rule in tried)),
         nearest=rules.miss(trace) if decision.reason is Reason.NO_ALLOW_RULE_MATCHED else None,
         audit=_place(decision.audit),
@@ -68,6 +73,22 @@ def explanation(judgement: Judgement, asked: Asked, concealer: Concealer) -> Exp
         notes=asked.notes,
     )
     return replace(found, pipeline=tuple(_pipeline(judgement.step, found, asked)))
+
+
+def _binding(binding: Binding, judgement: Judgement, concealer: Concealer) -> Field:
+    claims = judgement.token.claims if judgement.token else {}
+    part = binding.part.of(judgement.peer) if judgement.peer else None
+    names = names_in(claim_at(claims, binding.claim))
+    return Field(
+        part="token",
+        index=0,
+        field=binding.text,
+        negated=False,
+        wanted=(part or "a peer that has one",),
+        got=concealer.text(", ".join(names)) or ABSENT,
+        outcome="match" if part in names else "no match",
+        source=binding.source,
+    )
 
 
 def _place(policy: PolicyRef | None) -> Place | None:
