@@ -13,6 +13,7 @@ from countersign.core.facts import RequestFacts
 from countersign.core.jwt_rule import RemoteKeys
 from countersign.core.posture import Posture
 from countersign.mesh.issuer import Issuer
+from countersign.tokens.cache import TokenCache
 from countersign.tokens.keys import KeySet
 
 from tests.support.certificates import Issued, issue
@@ -52,8 +53,13 @@ def _allowed(decision: Decision) -> None:
     assert isinstance(decision, Allow), decision
 
 
-def _decide(request: RequestFacts, policies: str = USERS, posture: Posture = Posture.STRICT) -> Decision:
-    current = snapshot(policies, Mesh(posture=posture), KEYS)
+def _decide(
+    request: RequestFacts,
+    policies: str = USERS,
+    posture: Posture = Posture.STRICT,
+    tokens: TokenCache | None = None,
+) -> Decision:
+    current = replace(snapshot(policies, Mesh(posture=posture), KEYS), tokens=tokens)
     return settled(authorize(request, current, NOW, may_wait=False))
 
 
@@ -117,18 +123,20 @@ def test_another_confirmation_is_refused_by_strict_and_left_by_istio() -> None:
 
 @pytest.mark.parametrize("posture", Posture)
 def test_the_annotation_binds_tokens_at_every_request_again(posture: Posture) -> None:
+    """Also those that are remembered as verified."""
     annotated = "{name: users, namespace: apps, annotations: {countersign.io/token-binding: azp == peer.id}}"
     policies = USERS.replace("{name: users, namespace: apps}", annotated)
     assert annotated in policies
-    mine = _token(azp=WEB)
+    mine, tokens = _token(azp=WEB), TokenCache()
     for _ in range(3):
-        _allowed(_decide(facts(mine), policies, posture))
-        stolen = _decide(facts(mine, principal="spiffe://cluster.local/ns/edge/sa/evil"), policies, posture)
+        _allowed(_decide(facts(mine), policies, posture, tokens))
+        stolen = _decide(facts(mine, principal="spiffe://cluster.local/ns/edge/sa/evil"), policies, posture, tokens)
         denied = _denied(stolen, Reason.TOKEN_OTHER_PEER, (401, "Jwt is bound to another workload"))
         assert denied.policy is not None
         assert denied.policy.id == "RequestAuthentication[apps/users]"
         assert "`azp == peer.id` does not hold" in denied.detail
-        nobody = _decide(facts(mine, principal=""), policies, posture)
+        nobody = _decide(facts(mine, principal=""), policies, posture, tokens)
         _denied(nobody, Reason.TOKEN_WITHOUT_PEER, (401, "Jwt is bound to a workload"))
-    nameless = _decide(facts(_token()), policies, posture)
+    assert len(tokens) == 1
+    nameless = _decide(facts(_token()), policies, posture, tokens)
     _denied(nameless, Reason.TOKEN_NAMES_NO_PEER, (401, "Jwt does not say which workload it is for"))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from countersign.authorize import Judgement, Step
 from countersign.core.decision import AllowReason, Reason
@@ -51,6 +52,13 @@ def no_user(known: Circumstances) -> str:
     return "no token"
 
 
+_ADVICE: Final = {
+    Reason.TOKEN_WITHOUT_CERTIFICATE: "--certificate FILE says which certificate the peer has; see docs/peers.md",
+    Reason.WORKLOAD_UNKNOWN: "--to NS/APP, or --namespace NS, says which workload it is for",
+    Reason.NO_POLICIES: "found no policy at --policies: serving denies everything until there is one",
+}
+
+
 def remarks(judgement: Judgement, known: Circumstances) -> Iterator[str]:
     """Everything worth saying, the most important first."""
     yield from _signature(judgement, known)
@@ -72,14 +80,10 @@ def remarks(judgement: Judgement, known: Circumstances) -> Iterator[str]:
             yield f"issuers that count here: {_list({rule.issuer for rule in known.jwt_rules})}"
         case Reason.TOKEN_AUDIENCE:
             yield f"audiences that count here: {_list({name for rule in known.jwt_rules for name in rule.audiences})}"
-        case Reason.TOKEN_WITHOUT_CERTIFICATE:
-            yield "--certificate FILE says which certificate the peer has; Envoy says it as docs/peers.md wants"
         case Reason.REQUEST_INCOMPLETE if judgement.step is Step.PEER:
             yield "--port N says which port it is"
-        case Reason.WORKLOAD_UNKNOWN:
-            yield "--to NS/APP, or --namespace NS, says which workload it is for"
-        case Reason.NO_POLICIES:
-            yield "found no policy at --policies: serving denies everything until there is one"
+        case Reason() as reason if reason in _ADVICE:
+            yield _ADVICE[reason]
         case _:
             pass
 
