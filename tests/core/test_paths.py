@@ -167,3 +167,15 @@ def test_the_published_cases_of_envoys_own_path_functions() -> None:
     for case in tables["merge_slashes"]["cases"]:
         if case["in"].startswith("/"):
             assert normalise(without_query(case["in"])) == without_query(case["out"])
+
+
+def test_a_path_is_never_read_as_an_authority() -> None:
+    """CVE-2026-26205: a parser of URLs takes the first segment of //x/people for a host."""
+    for case in vectors.json_file("vectors/paths/opa_envoy_parsed_path.json")["cases"]:
+        path = case["path"]
+        if "ours" in case:
+            with pytest.raises(PathError):
+                refuse_unacceptable(path)
+            continue
+        refuse_unacceptable(path)
+        assert without_query(normalise(path)) == "/" + "/".join(case["segments"])
