@@ -586,11 +586,12 @@ def test_a_token_for_another_audience_is_forbidden_in_envoys_words(issuer: Issue
     ("path", "realm"),
     [
         ("/", "/"),
-        ("/a?b=c", "/a?b=c"),
+        ("/a?b=c", "/a"),
+        ("/a?access_token=a.b.c", "/a"),
         ("/" + "a" * 300, "/" + "a" * 255),
-        ("/a?\r\nx: y", None),
-        ("/a?é", None),
-        ("/a?b c", None),
+        ("/a\r\nx: y", None),
+        ("/aé", None),
+        ("/a b", None),
     ],
 )
 def test_the_challenge_names_the_place_or_is_left_out(path: str, realm: str | None, issuer: Issuer) -> None:

@@ -376,8 +376,11 @@ def _certificate(facts: RequestFacts) -> Certificate | None:
 
 
 def _unauthenticated(http: HttpRequest | None, refused: TokenRefused, generation: int) -> Deny:
-    """Envoy's answer to a bad token: its text, and where to authenticate (jwt_authn/filter.cc, RFC 6750 3)."""
-    realm = f"{http.scheme}://{http.host}{http.path[:_REALM_PATH]}" if http else ""
+    """Envoy's answer to a bad token: its text, and where to authenticate (jwt_authn/filter.cc, RFC 6750 3).
+
+    Without the query, which Envoy repeats: a token may be in it, and answers are logged by whoever stands between.
+    """
+    realm = f"{http.scheme}://{http.host}{http.path.partition('?')[0][:_REALM_PATH]}" if http else ""
     error = "" if refused.reason is Reason.TOKEN_MISSING else ', error="invalid_token"'
     challenge = f'Bearer realm="{realm}"{error}'
     return Deny(

@@ -10,6 +10,7 @@ from countersign.tokens.keys import MAX_CANDIDATES, MAX_KEYS, MAX_TEXT, KeySet, 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given
 from hypothesis import strategies as st
+from jwt.algorithms import RSAAlgorithm
 
 from tests.tokens.material import ALGORITHMS, cases, encode, json_test_suite, jwk, key_set, vectors
 
@@ -150,6 +151,13 @@ def test_puts_aside_a_modulus_of_the_generator_with_the_roca_flaw() -> None:
 @pytest.mark.parametrize("value", [None, 5, [[["x"]]], "AQAB=", "A+/B", "A"])
 def test_puts_aside_an_rsa_key_with_a_member_that_is_not_base64url(name: str, value: object) -> None:
     assert f"`{name}`" in put_aside(rsa_jwk(**{name: value}))
+
+
+def test_leading_zeros_make_no_other_thumbprint() -> None:
+    n = encode(b"\0" + RSAAlgorithm.from_jwk(rsa_jwk()).public_numbers().n.to_bytes(256))  # type: ignore[union-attr]
+    spellings = (rsa_jwk(), rsa_jwk(n=n), rsa_jwk(e="AAEAAQ"), rsa_jwk(n=n, e="AAEAAQ"))
+
+    assert len({key.thumbprint for each in spellings for key in key_set(each).keys}) == 1
 
 
 def test_takes_a_modulus_with_leading_zeros() -> None:

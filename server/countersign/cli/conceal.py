@@ -6,7 +6,8 @@ from typing import Final
 from countersign.core.facts import RequestFacts
 from countersign.policy.terms.evidence import ABSENT
 
-_JWS: Final = re.compile(r"ey[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?")
+# From the base64 of `{"`, `{ ` or `{` and a new line to the end of the word, whatever is broken in between.
+_JWS: Final = re.compile(r"e[wy][A-Za-z0-9_+=-]{4,}\.[^\s\"']+")
 _REALM: Final = re.compile(r"\?[^\"]*")
 _CREDENTIALS: Final = frozenset(
     {"authorization", "proxy-authorization", "cookie", "x-api-key", "x-auth-token", "x-forwarded-access-token"}

@@ -16,6 +16,7 @@ from countersign.policy.problems import PolicyError
 from countersign.settings import Settings, SettingsError
 from countersign.tokens.cache import ENTRIES
 
+_LEVELS: Final = ("debug", "info", "warning", "error")
 _DEFAULT_LISTEN: Final = "127.0.0.1:9191"
 _MAX_ENTRIES: Final = 1_000_000
 
@@ -54,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="verified tokens to remember, at 2 KB to 8 KB each; 0 verifies every token anew (default: %(default)s)",
     )
     add("--probes", metavar="HOST:PORT", default="127.0.0.1:8282", help="health over HTTP (default: %(default)s)")
+    add("--log-level", choices=_LEVELS, default="info", help="least important lines on stderr (default: %(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -63,8 +65,13 @@ def run(arguments: argparse.Namespace) -> int:
     except (SettingsError, AddressError) as error:
         print(f"countersign serve: {error}", file=sys.stderr)
         return 2
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.basicConfig(
+        level=arguments.log_level.upper(),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    if arguments.log_level == "info":
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # each fetch
     try:
         asyncio.run(App(settings).run())
     except PolicyError as error:

@@ -4,6 +4,7 @@ RFC 7517 (the set), RFC 7518 6 and RFC 8037 2 (the key types). Only what can ver
 here: never `oct`, never a weak RSA key, never a point that verifies everything.
 """
 
+import base64
 import hashlib
 import json
 from collections.abc import Mapping
@@ -224,6 +225,14 @@ def _octets(jwk: Mapping[str, Any], member: str) -> bytes:
         raise _KeyError(f"`{member}` is not base64url") from error
 
 
+def _shortest(jwk: Mapping[str, Any], member: str) -> str:
+    """The member; a number of RSA's without the leading zeros that some libraries add (RFC 7518 6.3.1.1)."""
+    text = str(jwk[member])
+    if member not in {"n", "e"} or not text.startswith("A"):  # six zero bits
+        return text
+    return base64.urlsafe_b64encode(_octets(jwk, member).lstrip(b"\0")).rstrip(b"=").decode()
+
+
 def _thumbprint(jwk: Mapping[str, Any], required: tuple[str, ...]) -> str:
-    text = json.dumps({name: jwk[name] for name in required}, separators=(",", ":"))
+    text = json.dumps({name: _shortest(jwk, name) for name in required}, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -8,7 +8,7 @@ from typing import Final
 
 from tests.envoy.judge.arena import Verdict
 from tests.envoy.judge.cases import Case
-from tests.envoy.judge.differences import canonical, is_known
+from tests.envoy.judge.differences import canonical, is_known, without_query
 from tests.envoy.judge.peers import NATIVE
 from tests.envoy.judge.policy_set import PolicySet
 
@@ -34,7 +34,7 @@ class Disagreement:
 
 def disagreements(policies: PolicySet, case: Case, verdicts: Mapping[str, Verdict]) -> list[Disagreement]:
     """Where Countersign must answer otherwise."""
-    native = verdicts[NATIVE]
+    native = without_query(verdicts[NATIVE])
     found = []
     for posture in ("istio", "strict"):
         own = verdicts[posture]

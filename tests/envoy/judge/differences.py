@@ -7,6 +7,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from tests.envoy.judge.arena import Verdict
@@ -18,6 +19,7 @@ from tests.envoy.judge.matchers import Json
 from tests.envoy.judge.policy_set import PolicySet
 from tests.envoy.judge.tokens import SYMMETRIC
 
+_QUERY_OF_REALM: Final = re.compile(r'\?.*?(?="(?:, error="invalid_token")?\Z)')
 _QUERY: Final = re.compile(r"[?&]([^=&#]*)=")
 _COOKIE: Final = re.compile(r"(?:^|;) *([^=;]*)=")
 _BEARER: Final = ({"name": "authorization", "prefix": "Bearer "},)
@@ -46,6 +48,15 @@ def is_known(native: Verdict, own: Verdict, policies: PolicySet, case: Case) -> 
         or (symmetric and _said(own) in (_UNSUPPORTED, _NOT_SHOWN))
         or (not native.allowed and _is_other_word(_said(native), _said(own), rules, case.request))
     )
+
+
+def without_query(verdict: Verdict) -> Verdict:
+    """The answer, its challenge without the query of the request, which may have a token."""
+    headers = tuple(
+        (name, _QUERY_OF_REALM.sub("", value) if name == "www-authenticate" and value else value)
+        for name, value in verdict.headers
+    )
+    return replace(verdict, headers=headers)
 
 
 def canonical(line: str) -> str:
