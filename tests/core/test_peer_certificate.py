@@ -135,6 +135,12 @@ def test_no_other_hash_is(line: str) -> None:
     assert _peer(PeerRules(), line) == Peer(id=ME)
 
 
+@READS_HEADER
+def test_an_element_that_a_client_wrote_proves_no_hash(rules: PeerRules) -> None:
+    assert _peer(rules, _element(sha256=OTHER), _element()) == Peer(id=ME, certificate=SHA256)
+    assert _peer(rules, f"{_element(sha256=OTHER)},{_element()}") == Peer(id=ME, certificate=SHA256)
+
+
 def test_the_principal_alone_proves_no_hash_whatever_a_header_says() -> None:
     assert _peer(BY_PRINCIPAL, _element()) == Peer(id=ME)
     assert _peer(PeerRules()) == Peer(id=ME)
