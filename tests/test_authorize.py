@@ -103,7 +103,7 @@ def test_a_check_of_neither_a_request_nor_a_connection_is_refused(
 # --- connections ------------------------------------------------------------------------------------------------------
 
 
-def _tcp(principal: str = WEB, port: int = 9000, sni: str = "") -> RequestFacts:
+def _tcp(principal: str = WEB, port: int = 9000, sni: str | None = "") -> RequestFacts:
     return RequestFacts(
         http=None,
         source=Endpoint(address="10.1.2.3", port=40000, principal=principal),
@@ -144,6 +144,17 @@ def test_a_server_name_is_judged_on_a_connection() -> None:
 
     _allowed(decide(_tcp(sni="db.shop.example"), text))
     _denied(decide(_tcp(sni="db.other.example"), text), Reason.NO_ALLOW_RULE_MATCHED, FORBIDDEN)
+
+
+def test_a_server_name_that_envoy_does_not_say_neither_allows_nor_escapes_a_deny() -> None:
+    condition = "when: [{key: connection.sni, values: ['*.shop.example']}]"
+    allow, deny = (authorization(f"{{action: {action}, rules: [{{{condition}}}]}}") for action in ("ALLOW", "DENY"))
+
+    for posture in Posture:
+        mesh = Mesh(posture=posture)
+        _denied(decide(_tcp(sni=None), allow, mesh), Reason.NO_ALLOW_RULE_MATCHED, FORBIDDEN)
+        _denied(decide(_tcp(sni=None), deny, mesh), Reason.DENY_RULE_MATCHED, FORBIDDEN)
+        _allowed(decide(_tcp(sni=""), deny, mesh))
 
 
 # --- CUSTOM -----------------------------------------------------------------------------------------------------------

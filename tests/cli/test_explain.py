@@ -310,6 +310,19 @@ def test_a_port_that_peer_authentication_asks_for_names_its_flag(explain: Explai
     assert explain(*words, "--port", "8080").code == 0
 
 
+def test_a_server_name_that_is_not_said_is_unknown_on_tls_and_none_on_plaintext(
+    explain: Explain, tmp_path: Path
+) -> None:
+    text = authorization("{action: DENY, rules: [{when: [{key: connection.sni, values: [shop.example]}]}]}")
+    words, peer = (*policy(tmp_path, text), "--to", "apps/shop", "GET", "/"), SLEEP[:2]
+
+    unknown = explain(*words, *peer)
+    assert unknown.code == 1
+    assert "not known, --sni says it" in unknown.out
+    assert explain(*words).code == 0
+    assert explain(*words, *peer, "--sni", "other.example").code == 0
+
+
 # Connections
 
 ENDS = ("--source-ip", "10.0.0.1", "--destination-ip", "10.0.0.2", "--port", "8080")

@@ -93,6 +93,16 @@ def test_a_server_name_is_compared_as_written(sni: str, value: str, outcome: Out
         assert _trace(_when("connection.sni", value), seen).terms[0].got == (sni or "absent")
 
 
+@pytest.mark.parametrize("posture", Posture)
+def test_a_server_name_that_envoy_does_not_say_cannot_be_read(posture: Posture) -> None:
+    """Without `include_tls_session` Envoy's own filters know it and Countersign does not."""
+    seen = evidence(facts(sni=None), posture=posture)
+
+    assert _trace(_when("connection.sni", "*"), seen).outcome is MAYBE
+    assert _trace(_when("connection.sni", "a", negated=True), seen).outcome is MAYBE
+    assert _trace(_when("connection.sni", "*"), seen).terms[0].got == "absent"
+
+
 # --- what other filters wrote -----------------------------------------------------------------------------------------
 
 KEY: Final = "experimental.envoy.filters.http.my_filter[role]"

@@ -16,7 +16,7 @@ METHODS: Final = ("GET", "POST", "get")
 PEERS: Final = ("", "spiffe://td/ns/a/sa/x", "spiffe://td/ns/b/sa/x", "spiffe://old/ns/a/sa/x", "a.example")
 ADDRESSES: Final = ("10.0.0.1", "11.0.0.1", "::1", "::ffff:10.0.0.1", "")
 LINES: Final = ("u", "v", "u,v", " u", "u ", "", "u\udcff")
-SERVER_NAMES: Final = ("", "a.example", "b.example")
+SERVER_NAMES: Final = ("", "a.example", "b.example", None)
 FORWARDED: Final = ("10.0.0.1", "11.0.0.1", "10.0.0.1, 11.0.0.1", "11.0.0.1, 10.0.0.1", "x, 10.0.0.1", "")
 WRITTEN: Final[tuple[Any, ...]] = ("a", "b", "", ["a"], ["b", "a"], [], 5, {"a": "a"})
 

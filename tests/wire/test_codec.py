@@ -98,7 +98,7 @@ def _assert_same(facts: RequestFacts, request: auth.CheckRequest) -> None:
         assert (ours.address, ours.port) == (socket.address, socket.port_value)
         assert (ours.principal, ours.certificate) == (theirs.principal, theirs.certificate)
         assert dict(ours.labels) == theirs.labels
-    assert facts.sni == (attributes.tls_session.sni if attributes.tls_session else "")
+    assert facts.sni == (attributes.tls_session.sni if attributes.tls_session is not None else None)
     assert dict(facts.context_extensions) == attributes.context_extensions
 
 
@@ -123,6 +123,11 @@ def test_sni_labels_and_context_extensions_are_read() -> None:
 def test_a_server_name_is_in_lower_case_as_envoys_own_filters_see_it(sent: str, read: str) -> None:
     """Else a client would write a name in capitals to get around a DENY."""
     assert decode(_request(tls_session=auth.AttributeContextTlsSession(sni=sent))).sni == read
+
+
+def test_a_server_name_is_none_where_there_is_none_and_unknown_where_envoy_does_not_say() -> None:
+    assert decode(_request(tls_session=auth.AttributeContextTlsSession())).sni == ""
+    assert decode(_request()).sni is None
 
 
 def test_metadata_of_other_filters_reads_like_a_mapping() -> None:

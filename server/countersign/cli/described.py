@@ -74,7 +74,7 @@ def described_request(arguments: argparse.Namespace, mesh: Mesh, token: str) -> 
             certificate="" if mesh.peer.trusted_hops else peer.certificate,  # behind hops it is the last proxy's
         ),
         destination=Endpoint(address=arguments.destination_ip or "", port=arguments.port or 0),
-        sni=arguments.sni or "",
+        sni=arguments.sni or ("" if peer is NONE else None),  # plaintext has none; of TLS it is not known
         context_extensions=_context(arguments.context),
     )
 

@@ -122,13 +122,13 @@ class Endpoint:
 class RequestFacts:
     """One CheckRequest. ``http`` is None when a network filter asks (Istio's TCP case).
 
-    ``sni`` is in lower case, as Envoy's own filters see it.
+    ``sni`` is in lower case, as Envoy's own filters see it; None if Envoy does not say (``include_tls_session``).
     ``metadata`` is what other filters wrote: namespace -> key -> value.
     """
 
     http: HttpRequest | None
     source: Endpoint
     destination: Endpoint
-    sni: str = ""
+    sni: str | None = ""
     context_extensions: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

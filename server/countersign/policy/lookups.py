@@ -117,7 +117,8 @@ def _port(evidence: Evidence) -> Texts | None:
 
 
 def _sni(evidence: Evidence) -> Texts | None:
-    return (evidence.facts.sni,)
+    sni = evidence.facts.sni
+    return None if sni is None else (sni,)
 
 
 def _address(read: Callable[[Evidence], str]) -> Lookup:

@@ -54,7 +54,8 @@ def decode(payload: bytes) -> RequestFacts:
         http=_http(attributes.request.http) if attributes.request.HasField("http") else None,
         source=_endpoint(attributes.source),
         destination=_endpoint(attributes.destination),
-        sni=hosts.fold(attributes.tls_session.sni),  # Envoy's RBAC sees it in lower case (socket_impl.h), we as sent
+        # Envoy's RBAC sees it in lower case (socket_impl.h), we as sent; plaintext too has a session, an empty one.
+        sni=hosts.fold(attributes.tls_session.sni) if attributes.HasField("tls_session") else None,
         context_extensions=attributes.context_extensions,
         metadata=cast("Mapping[str, Mapping[str, Any]]", attributes.metadata_context.filter_metadata),  # Struct is one
     )

@@ -46,8 +46,14 @@ def _port(term: Term, context: Context) -> Judge:
 
 
 def _sni(term: Term, _: Context) -> Judge:
+    """In every posture unreadable where Envoy does not say it: its own filters would know."""
     test = any_test([wildcard(value) for value in term.values])
-    return lambda evidence: matched(test(evidence.facts.sni))
+
+    def judge(evidence: Evidence) -> Outcome:
+        sni = evidence.facts.sni
+        return Outcome.UNREADABLE if sni is None else matched(test(sni))
+
+    return judge
 
 
 def _metadata(term: Term, _: Context) -> Judge:
