@@ -209,19 +209,32 @@ def test_a_decision_after_the_deadline_is_never_an_allow(serving: Serving, monke
     assert allowed(serving.check(request()))
 
 
-def test_a_caller_in_more_of_a_hurry_than_that_is_answered_in_time(
-    serving: Serving, monkeypatch: pytest.MonkeyPatch
+def test_a_caller_in_more_of_a_hurry_than_that_gets_no_allow_after_its_deadline(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    current = snapshot()
+    checker = check.Checker(lambda: current, lambda _: None, _fail)
+    payload = request().SerializeToString()
     original = pipeline.authorize
 
     def slow(*arguments: Any, **named: Any) -> Any:
         time.sleep(0.06)
         return original(*arguments, **named)
 
-    monkeypatch.setattr(check, "authorize", slow)
+    def decided(time_remaining: float) -> pb.CheckResponse:
+        answer = checker.answer(payload, time_remaining)
+        assert isinstance(answer, bytes)
+        return pb.CheckResponse.FromString(answer)
 
-    assert denied(serving.check(request(), timeout=0.075), 503, "deadline-passed")
-    assert allowed(serving.check(request(), timeout=5))
+    assert allowed(decided(5.0))
+    monkeypatch.setattr(check, "authorize", slow)
+    assert denied(decided(0.075), 503, "deadline-passed")
+    monkeypatch.setattr(check, "BUDGET", 60.0)
+    assert allowed(decided(60.0))
+
+
+def _fail(error: Exception) -> NoReturn:
+    raise error
 
 
 def test_no_policies_is_a_denial_of_its_own(tmp_path: Path, transport: Transport) -> None:

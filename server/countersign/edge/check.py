@@ -74,13 +74,16 @@ class Checker:
                 return _NO_TIME
             decision = self._decide(payload, may_wait=len(self._held) < MAX_HELD)
             if isinstance(decision, KeysNeeded):
-                ticket = _Ticket(payload=payload, sources=decision.sources, deadline=deadline)
-                self._held.add(ticket)
-                return partial(self._resume, ticket)
+                return partial(self._resume, self._ticket(payload, decision.sources, deadline))
             return _encoded(decision, deadline)
         except Exception as error:  # noqa: BLE001 (any fault of ours is a denial)
             self._report(error)
             return _INTERNAL_ERROR
+
+    def _ticket(self, payload: bytes, sources: Iterable[FetchedKeys], deadline: float) -> _Ticket:
+        ticket = _Ticket(payload=payload, sources=sources, deadline=deadline)
+        self._held.add(ticket)  # weakly: what is never awaited leaves by itself
+        return ticket
 
     async def _resume(self, ticket: _Ticket) -> bytes:
         """Wait, and decide with whatever keys have come."""
@@ -91,6 +94,8 @@ class Checker:
         except Exception as error:  # noqa: BLE001 (as above)
             self._report(error)
             return _INTERNAL_ERROR
+        finally:
+            self._held.discard(ticket)
 
     def _decide(self, payload: bytes, *, may_wait: bool) -> Decision | KeysNeeded:
         try:

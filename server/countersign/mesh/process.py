@@ -40,6 +40,11 @@ class Child:
         """None while it runs."""
         return self._process.poll()
 
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
     def last_lines(self) -> str:
         """The end of both outputs, ready to be appended to a message."""
         lines: list[str] = []
