@@ -1,5 +1,6 @@
 """What the public documents say is so: each command runs, each snippet is the real one, each row has its test."""
 
+import argparse
 import datetime as dt
 import re
 import subprocess
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+from countersign.cli import serve
+from countersign.cli.config.file import parse_config
 from countersign.core.binding import BindingError, PeerPart, hold_binding
 from countersign.core.decision import Reason
 from countersign.core.spiffe import SpiffeId
@@ -19,6 +22,7 @@ from countersign.policy.problems import Code, PolicyError
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PEERS = (ROOT / "docs" / "peers.md").read_text()
+KEYS = (ROOT / "docs" / "keys.md").read_text()
 DIFFERENCES = (ROOT / "docs" / "differences.md").read_text()
 
 
@@ -133,6 +137,31 @@ def test_the_filter_of_the_readme_is_set_as_the_one_of_the_demo() -> None:
     real = chains[0]["filters"][0]["typed_config"]["http_filters"][0]
 
     assert snippet == real
+
+
+def test_the_configuration_of_the_page_on_keys_can_be_read() -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", KEYS, re.DOTALL)
+    parser = argparse.ArgumentParser()
+    serve.add_arguments(parser)
+    config = parse_config(block.encode(), "countersign.yaml", parser.parse_args([]).settings.values())
+
+    assert {"namespace", "policies", "keys_cache_directory", "keys_max_stale"} <= set(config.values)
+    assert len(config.issuers) == 4
+
+
+def test_the_commands_of_the_page_on_keys_have_flags_that_exist(tmp_path: Path) -> None:
+    commands = re.findall(r"^    countersign jwks (.*)$", KEYS, re.MULTILINE)
+    (tmp_path / "keys.json").write_text('{"keys":[]}')
+    (tmp_path / "air-gapped.json").write_text('{"keys":[]}')
+    (block,) = re.findall(r"```yaml\n(.*?)```", KEYS, re.DOTALL)
+    (tmp_path / "countersign.yaml").write_text(block)
+
+    assert len(commands) == 3
+    for command in commands:
+        remote = "https://issuer.example" in command  # nobody answers there: only its words are tried
+        words = [sys.executable, "-m", "countersign", "jwks", *command.split(), *(["--help"] if remote else [])]
+        result = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+        assert result.returncode == (0 if remote else 1), result.stderr
 
 
 def _policy(**spec: Any) -> str:

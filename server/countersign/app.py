@@ -13,6 +13,7 @@ from countersign.core.jwt_rule import FetchedKeys, InlineKeys, KeySource
 from countersign.edge.check import Checker, report_on
 from countersign.edge.keys.bind import bind
 from countersign.edge.keys.fetcher import KeyFetcher
+from countersign.edge.keys.saved import prepare
 from countersign.edge.policy_files import changes, digest, parse_files, read_files
 from countersign.edge.probes import Probes
 from countersign.edge.server import Server
@@ -53,6 +54,8 @@ class App:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        if self._settings.keys.cache_directory is not None:
+            prepare(self._settings.keys.cache_directory)
         await self._load()
         checker = Checker(lambda: self._snapshot, self._fetcher.refresh, report_on(loop))
         server = make_server(checker.answer, self._settings.listen, self._settings.transport)

@@ -43,6 +43,12 @@ class Settings:
         if len(set(self.listen)) != len(self.listen):
             raise SettingsError("--listen: the same address twice")
         refuse_impossible(self.mesh)
+        times = self.keys.times
+        if 2 * times.refresh > times.max_stale:
+            raise SettingsError(
+                f"--keys-refresh {times.refresh:g} s: more than half of --keys-max-stale {times.max_stale:g} s; "
+                "one failed fetch would end the keys"
+            )
 
 
 def refuse_impossible(mesh: Mesh) -> None:

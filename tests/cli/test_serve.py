@@ -231,7 +231,7 @@ def test_sigint_ends_it_too(tmp_path: Path, policies: Path) -> None:
         (["--probes", "unix:/x"], "--probes: `unix:/x` is no host:port"),
         (["--trust-domain", "Cluster.Local"], "trust domain `Cluster.Local`"),
         (["--trust-domain-alias", "spiffe://x"], "trust domain `spiffe://x`"),
-        (["--label", "app"], "--label app: wants K=V"),
+        (["--label", "app"], "argument --label: `app`: wants K=V"),
         (["--token-cache", "-1"], "argument --token-cache: `-1` is no number of tokens, 0 to 1000000"),
         (["--token-cache", "1000001"], "argument --token-cache: `1000001` is no number of tokens"),
         (["--token-cache", "9" * 5000], "argument --token-cache: `999"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from countersign.cli.config.file import read_config
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -127,6 +128,10 @@ def test_the_issuer_is_where_the_policies_look_for_its_keys() -> None:
     text = (ROOT / "envoy/policies/request-authentication.yaml").read_text()
 
     assert "jwksUri: http://issuer:8000/jwks.json" in text
+    service = SERVICES["countersign"]
+    mounted = _mounts(service)[service["command"][service["command"].index("--config") + 1]]
+    (way,) = read_config(ROOT / mounted, None).issuers
+    assert (way.jwks_uri, way.access.insecure_http) == ("http://issuer:8000/jwks.json", True)
     assert _parse(command).listen == ("0.0.0.0", 8000)
 
 

@@ -17,6 +17,7 @@ VERBS: Final = {
     "cert": "look at a certificate: whose it is, and whether it makes a peer",
     "analyze": "find mistakes in policies: what does not load, and what does not do what it seems to",
     "explain": "why a request is allowed or denied",
+    "jwks": "the keys of an issuer: each usable, or why not",
     "demo": "a local mesh on the real Envoy, and what Countersign decides in it",
     "health": "ask a serving process whether it is ready",
     "version": "print the version",

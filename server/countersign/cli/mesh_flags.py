@@ -6,7 +6,7 @@ from typing import Final
 from countersign.authorize import Mesh
 from countersign.core.identity import PeerRules, PeerSource, XfccMode
 from countersign.core.posture import Posture
-from countersign.settings import SettingsError
+from countersign.core.spiffe import is_trust_domain
 
 DEFAULT_POLICIES: Final = "/etc/countersign/policies"
 
@@ -14,8 +14,21 @@ DEFAULT_POLICIES: Final = "/etc/countersign/policies"
 def add_name_flags(parser: argparse.ArgumentParser) -> None:
     """The names of a mesh, and how its requests are read."""
     add = parser.add_argument
-    add("--trust-domain", metavar="TD", default="cluster.local", help="the mesh's trust domain (default: %(default)s)")
-    add("--trust-domain-alias", metavar="TD", action="append", default=[], help="another name of it; repeatable")
+    add(
+        "--trust-domain",
+        metavar="TD",
+        type=_trust_domain,
+        default="cluster.local",
+        help="the mesh's trust domain (default: %(default)s)",
+    )
+    add(
+        "--trust-domain-alias",
+        metavar="TD",
+        type=_trust_domain,
+        action="append",
+        default=[],
+        help="another name of it; repeatable",
+    )
     add(
         "--root-namespace",
         metavar="NS",
@@ -35,7 +48,14 @@ def add_mesh_flags(parser: argparse.ArgumentParser) -> None:
     add_name_flags(parser)
     add = parser.add_argument
     add("--namespace", metavar="NS", default="", help="the workload's, where the request does not say")
-    add("--label", metavar="K=V", action="append", default=[], help="a label of the workload, likewise; repeatable")
+    add(
+        "--label",
+        metavar="K=V",
+        type=_label,
+        action="append",
+        default=[],
+        help="a label of the workload, likewise; repeatable",
+    )
     add(
         "--peer",
         choices=list(map(str, PeerSource)),
@@ -71,7 +91,7 @@ def add_mesh_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def mesh_of(arguments: argparse.Namespace) -> Mesh:
-    """The mesh that the flags describe. Raise `SettingsError` for a flag that cannot be read."""
+    """The mesh that the flags describe."""
     peer = PeerRules(
         source=PeerSource(arguments.peer),
         xfcc_mode=XfccMode(arguments.xfcc_mode),
@@ -82,7 +102,7 @@ def mesh_of(arguments: argparse.Namespace) -> Mesh:
         trust_domain_aliases=tuple(arguments.trust_domain_alias),
         root_namespace=arguments.root_namespace,
         namespace=arguments.namespace,
-        labels=tuple(sorted(map(_label, arguments.label))),
+        labels=tuple(sorted(arguments.label)),
         remote_ip_hops=arguments.remote_ip_hops,
         remote_ip_header=arguments.remote_ip_header.lower(),
         peer=peer,
@@ -90,10 +110,16 @@ def mesh_of(arguments: argparse.Namespace) -> Mesh:
     )
 
 
+def _trust_domain(text: str) -> str:
+    if not is_trust_domain(text):
+        raise argparse.ArgumentTypeError(f"trust domain `{text}`: lower-case letters, digits, `.`, `-` and `_` only")
+    return text
+
+
 def _label(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise SettingsError(f"--label {text}: wants K=V, such as app=httpbin")
+        raise argparse.ArgumentTypeError(f"`{text}`: wants K=V, such as app=httpbin")
     return name, value
 
 

@@ -3,12 +3,16 @@
 import argparse
 import asyncio
 import logging
+import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from countersign.app import App
+from countersign.cli.config.file import ConfigError
+from countersign.cli.config.flags import make_settings
+from countersign.cli.config.key_flags import add_key_flags, keys_of
+from countersign.cli.config.layers import Layered, layered
 from countersign.cli.mesh_flags import DEFAULT_POLICIES, add_mesh_flags, mesh_of
 from countersign.edge.addresses import Address, AddressError, TcpAddress, parse_address
 from countersign.edge.transport import Transport, TransportError
@@ -17,10 +21,8 @@ from countersign.settings import Settings, SettingsError
 from countersign.tokens.cache import ENTRIES
 
 _LEVELS: Final = ("debug", "info", "warning", "error")
-_DEFAULT_LISTEN: Final = "127.0.0.1:9191"
 _MAX_ENTRIES: Final = 1_000_000
-
-_T = TypeVar("_T")
+_DEFAULT_LISTEN: Final = TcpAddress("127.0.0.1", 9191)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,14 +31,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--listen",
         metavar="ADDR",
+        type=_address,
         action="append",
+        default=[],
         help=f"unix:/path or host:port; repeatable (default: {_DEFAULT_LISTEN})",
     )
     add("--insecure-listen", action="store_true", help="allow --listen on other machines' reach, in plaintext")
     add(
         "--policies",
         metavar="PATH",
+        type=Path,
         action="append",
+        default=[],
         help=f"file or directory of Istio YAML, watched; repeatable (default: {DEFAULT_POLICIES})",
     )
     add_mesh_flags(parser)
@@ -54,24 +60,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=ENTRIES,
         help="verified tokens to remember, at 2 KB to 8 KB each; 0 verifies every token anew (default: %(default)s)",
     )
-    add("--probes", metavar="HOST:PORT", default="127.0.0.1:8282", help="health over HTTP (default: %(default)s)")
+    add(
+        "--probes",
+        metavar="HOST:PORT",
+        type=_tcp,
+        default=TcpAddress("127.0.0.1", 8282),
+        help="health over HTTP (default: %(default)s)",
+    )
     add("--log-level", choices=_LEVELS, default="info", help="least important lines on stderr (default: %(default)s)")
+    add_key_flags(parser)
+    add("--config", metavar="FILE", help="countersign.yaml: every flag as a field, and `issuers`")
+    make_settings(parser)
+    parser.epilog = (
+        "Each flag is also a field of --config FILE (--trust-domain is trustDomain) and an environment variable "
+        "(COUNTERSIGN_TRUST_DOMAIN). The flag wins over the variable, the variable over the file."
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
     try:
-        settings = _settings(arguments)
-    except (SettingsError, AddressError) as error:
+        given = layered(arguments, os.environ)
+        settings = _settings(given)
+    except ConfigError as error:
+        print(f"countersign serve: the configuration cannot be used\n{error}", file=sys.stderr)
+        return 2
+    except SettingsError as error:
         print(f"countersign serve: {error}", file=sys.stderr)
         return 2
     logging.basicConfig(
-        level=arguments.log_level.upper(),
+        level=given.arguments.log_level.upper(),
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    if arguments.log_level == "info":
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # each fetch
     try:
         asyncio.run(App(settings).run())
     except PolicyError as error:
@@ -83,23 +104,28 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(arguments: argparse.Namespace) -> Settings:
-    return Settings(
-        listen=tuple(_flag("--listen", parse_address, text) for text in arguments.listen or [_DEFAULT_LISTEN]),
-        insecure_listen=arguments.insecure_listen,
-        policies=tuple(Path(text) for text in arguments.policies or [DEFAULT_POLICIES]),
-        probes=_flag("--probes", _tcp, arguments.probes),
-        mesh=mesh_of(arguments),
-        transport=arguments.transport,
-        token_cache=arguments.token_cache,
-    )
-
-
-def _flag(name: str, read: Callable[[str], _T], text: str) -> _T:
+def _settings(given: Layered) -> Settings:
+    arguments = given.arguments
     try:
-        return read(text)
+        return Settings(
+            listen=tuple(arguments.listen or [_DEFAULT_LISTEN]),
+            insecure_listen=arguments.insecure_listen,
+            policies=tuple(arguments.policies or [Path(DEFAULT_POLICIES)]),
+            probes=arguments.probes,
+            mesh=mesh_of(arguments),
+            transport=arguments.transport,
+            token_cache=arguments.token_cache,
+            keys=keys_of(arguments, given.issuers),
+        )
+    except SettingsError as error:
+        raise SettingsError(given.placed(str(error))) from error
+
+
+def _address(text: str) -> Address:
+    try:
+        return parse_address(text)
     except AddressError as error:
-        raise SettingsError(f"{name}: {error}") from error
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _entries(text: str) -> int:
@@ -109,7 +135,7 @@ def _entries(text: str) -> int:
 
 
 def _tcp(text: str) -> TcpAddress:
-    address: Address = parse_address(text)
+    address = _address(text)
     if not isinstance(address, TcpAddress):
-        raise AddressError(f"`{text}` is no host:port, such as 127.0.0.1:8282")
+        raise argparse.ArgumentTypeError(f"`{text}` is no host:port, such as 127.0.0.1:8282")
     return address

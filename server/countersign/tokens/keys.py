@@ -34,6 +34,7 @@ _MAX_KID: Final = 256
 _RSA_BITS: Final = range(2048, 8192 + 1)  # NIST SP 800-131A; above, one signature costs milliseconds
 _RSA_EXPONENT_BITS: Final = 33  # BoringSSL's bound, so Envoy's
 _RSA_ALGORITHMS: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
+PRIVATE: Final = "has private or symmetric members"
 _PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
 _ED25519_LENGTH: Final = 32
@@ -95,7 +96,7 @@ class KeySet:
         """Read a JWKS. Raise `KeySetError` if it is none; members that are no keys for us go to ``rejected``."""
         keys: list[Key] = []
         rejected: list[RejectedKey] = []
-        for index, member in enumerate(_members(text)):
+        for index, member in enumerate(members_of(text)):
             try:
                 keys.append(_key(member))
             except _KeyError as error:
@@ -120,7 +121,8 @@ class KeySet:
         return tuple(fitting[:MAX_CANDIDATES])
 
 
-def _members(text: str) -> list[Any]:
+def members_of(text: str) -> list[Any]:
+    """The members of a JWKS, unread. Raise `KeySetError`."""
     if len(text) > MAX_TEXT:
         raise KeySetError(f"longer than {MAX_TEXT} characters")
     try:
@@ -141,7 +143,7 @@ def _key(jwk: object) -> Key:
     if not isinstance(jwk, dict):
         raise _KeyError("not an object")
     if not _PRIVATE_MEMBERS.isdisjoint(jwk):  # an issuer that publishes private keys has lost them
-        raise _KeyError("has private or symmetric members")
+        raise _KeyError(PRIVATE)
     _check_purpose(jwk)
     kid = jwk.get("kid", "")
     if not isinstance(kid, str) or len(kid) > _MAX_KID:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from countersign.core.jwt_rule import RemoteKeys
 from countersign.edge.keys.access import Access
-from countersign.edge.keys.fetch import Fetched, FetchError, fetch, get
+from countersign.edge.keys.fetch import Fetched, FetchError, fetch, get, trust
 from countersign.edge.keys.freshness import Validators
 
 from tests.edge.keys.issuing import JWKS, KIDS, answer, certificate, proxy, raw, run
@@ -236,7 +236,7 @@ def test_only_http_urls_without_credentials_are_fetched(uri: str) -> None:
     ("uri", "error"),
     [
         ("http://127.0.0.1:1/", "cannot connect: Connection refused"),
-        ("http://nobody.invalid/", "the host's name cannot be resolved"),
+        ("http://" + "x" * 64 + "/", "the host's name cannot be resolved"),
         ("http://169.254.169.254/", "the address is link-local, a cloud's metadata, or nobody's"),
         ("https://[fe80::1]/", "the address is link-local, a cloud's metadata, or nobody's"),
         ("http://2852039166/", "the address is link-local, a cloud's metadata, or nobody's"),  # 169.254.169.254
@@ -276,7 +276,9 @@ def test_a_configured_proxy_is_used_for_http_and_https(tmp_path: Path) -> None:
     async def test() -> None:
         own = certificate("idp.test", tmp_path)
         async with proxy() as between, raw(answer()) as server, raw(answer(), tls=own.context()) as secure:
-            way = Access(proxy=f"http://127.0.0.1:{between.port}", ca_file=own.certificate)
+            way = Access(
+                proxy=f"http://127.0.0.1:{between.port}", ca_file=own.certificate, blocked=(ip_network("127.0.0.0/8"),)
+            )
             source = RemoteKeys(f"https://idp.test:{secure.port}/")
             assert kids(await fetch(source, way)) == KIDS  # only the proxy knows that name
             assert between.requests[0].startswith(f"CONNECT idp.test:{secure.port} ")
@@ -321,6 +323,8 @@ def test_tls_is_verified_against_the_trusted_authorities_and_the_name(tmp_path: 
 
     async def test() -> None:
         assert await outcome(own.context(), own.certificate) == ""
+        assert await outcome(own.context(ssl.TLSVersion.TLSv1_2), own.certificate) == ""
+        assert trust(None).minimum_version == trust(own.certificate).minimum_version == ssl.TLSVersion.TLSv1_2
         untrusted = "the certificate is not trusted: self-signed certificate"
         assert await outcome(own.context(), None) == untrusted
         assert await outcome(own.context(), other.certificate) == untrusted

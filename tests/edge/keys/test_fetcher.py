@@ -509,6 +509,8 @@ def test_keys_that_come_go_and_are_put_aside_are_told_once_with_their_thumbprint
                 assert f"new key of {source}: kid '{gone}', ES256, thumbprint " in caplog.text
                 why = "is not used: has private or symmetric members"
                 assert f"key number 4 of {source}, kid 'x\\ny', {why}" in caplog.text
+                levels = {record.levelname for record in caplog.records}
+                assert levels == {"INFO", "ERROR"}  # whoever publishes a secret has lost it
                 caplog.clear()
                 wait = fetcher.refresh(source)
                 assert wait is not None

@@ -1,23 +1,29 @@
 """What an operator reads about keys that came and went."""
 
+import logging
 from collections.abc import Iterator
 
 from countersign.core.jwt_rule import FetchedKeys
-from countersign.tokens.keys import Key, KeySet
+from countersign.tokens.keys import PRIVATE, Key, KeySet
 
 
-def changes(source: FetchedKeys, before: KeySet | None, after: KeySet) -> Iterator[str]:
-    """A line for each key that is new, gone or put aside. What an issuer wrote is quoted and ASCII."""
+def changes(source: FetchedKeys, before: KeySet | None, after: KeySet) -> Iterator[tuple[int, str]]:
+    """A level and a line for each key that is new, gone or put aside. What an issuer wrote is quoted and ASCII.
+
+    An issuer that publishes what only it may have is an error: whoever has seen it can sign.
+    """
     old, new = before.keys if before else (), after.keys
     for key in new:
         if key not in old:
-            yield f"new key of {source}: {named(key)}"
+            yield logging.INFO, f"new key of {source}: {named(key)}"
     for key in old:
         if key not in new:
-            yield f"key of {source} is gone: {named(key)}"
+            yield logging.INFO, f"key of {source} is gone: {named(key)}"
     for rejected in after.rejected:
         if before is None or rejected not in before.rejected:
-            yield f"key number {rejected.index + 1} of {source}, kid {rejected.kid!a}, is not used: {rejected.why}"
+            level = logging.ERROR if rejected.why == PRIVATE else logging.WARNING
+            kid = ascii(rejected.kid)
+            yield level, f"key number {rejected.index + 1} of {source}, kid {kid}, is not used: {rejected.why}"
 
 
 def named(key: Key) -> str:

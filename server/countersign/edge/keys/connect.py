@@ -6,7 +6,7 @@ A check of the name before or of the peer after the connection leaves a gap: a n
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from ipaddress import ip_address
 
 import httpcore
@@ -16,16 +16,28 @@ from countersign.edge.keys.access import IpAddress
 CONNECT_TIMEOUT = 2.0  # seconds, for each address
 
 
+Resolve = Callable[[str, int], Awaitable[list[IpAddress]]]
+
+
 class AddressError(Exception):
     """No address of the host may be connected to."""
 
 
 class CheckedBackend(httpcore.AsyncNetworkBackend):
-    """Connects only where ``wrong_with`` finds nothing wrong. A host named in ``trusted`` is not asked about."""
+    """Connects only where ``wrong_with`` finds nothing wrong. A host named in ``trusted`` is not asked about.
 
-    def __init__(self, wrong_with: Callable[[IpAddress], str], trusted: frozenset[str] = frozenset()) -> None:
+    Each connection asks ``resolve`` once.
+    """
+
+    def __init__(
+        self,
+        wrong_with: Callable[[IpAddress], str],
+        trusted: frozenset[str] = frozenset(),
+        resolve: Resolve | None = None,
+    ) -> None:
         self._wrong_with = wrong_with
         self._trusted = trusted
+        self._resolve = resolve or by_name
         self._backend = httpcore.AnyIOBackend()
 
     async def connect_tcp(
@@ -38,7 +50,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         """Try each allowed address of the host in turn. Raise `AddressError` if there is none."""
         failure: Exception = AddressError("the host has no address")
-        for address in await _resolve(host, port):
+        for address in await self._resolve(host, port):
             wrong = "" if host in self._trusted else self._wrong_with(address)
             if wrong:
                 failure = AddressError(wrong)
@@ -52,7 +64,8 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         raise failure
 
 
-async def _resolve(host: str, port: int) -> list[IpAddress]:
+async def by_name(host: str, port: int) -> list[IpAddress]:
+    """The addresses of a host, as the system knows them. Raise `AddressError`."""
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)

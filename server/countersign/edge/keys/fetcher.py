@@ -184,5 +184,5 @@ class KeyFetcher:
             if now_held.expired and held is not now_held:
                 _log.error("the keys of %s are too old, its tokens are refused", source)
             elif held is not now_held:
-                for line in changes(source, held, now_held):
-                    _log.warning("%s", line)
+                for level, line in changes(source, held, now_held):
+                    _log.log(level, "%s", line)

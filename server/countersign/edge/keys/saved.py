@@ -50,6 +50,19 @@ class Recalled:
     validators: Validators | None
 
 
+def prepare(directory: Path) -> None:
+    """Make the directory if need be. Raise OSError where no copy can be kept in it."""
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        _check_directory(directory)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise OSError(f"{directory}: no keys can be copied there: {error.strerror or error}") from error
+    except CopyError as error:
+        raise OSError(f"{directory}: no keys can be copied there: {error}") from error
+
+
 def path_of(directory: Path, source: RemoteKeys) -> Path:
     """Where the copy of a source is: its name says nothing, and is of this very source."""
     name = hashlib.sha256(json.dumps(_identity(source)).encode()).hexdigest()

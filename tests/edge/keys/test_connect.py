@@ -1,0 +1,84 @@
+"""The address that was checked is the one that is connected to."""
+
+import asyncio
+from ipaddress import ip_address
+
+import httpcore
+import pytest
+from countersign.edge.keys.access import Access, IpAddress
+from countersign.edge.keys.connect import AddressError, CheckedBackend, by_name
+
+from tests.edge.keys.issuing import answer, raw, run
+
+METADATA = "169.254.169.254"
+
+
+class Resolver:
+    """Answers each question with the next of its answers, as a name that is rebound does."""
+
+    def __init__(self, *answers: list[str]) -> None:
+        self.answers = list(answers)
+
+    async def __call__(self, host: str, port: int) -> list[IpAddress]:
+        assert (host, port > 0) == ("rebound.test", True)
+        return [ip_address(text) for text in self.answers.pop(0)]
+
+
+def wrong_with(address: IpAddress) -> str:
+    return Access().wrong_with(address, plaintext=True)
+
+
+async def connected(resolver: Resolver, port: int) -> str:
+    """The address that was connected to."""
+    stream = await CheckedBackend(wrong_with, resolve=resolver).connect_tcp("rebound.test", port)
+    found = stream.get_extra_info("server_addr")
+    await stream.aclose()
+    return str(found[0])
+
+
+def test_a_name_is_resolved_once_and_cannot_be_rebound_after_the_check() -> None:
+    async def test() -> None:
+        async with raw(answer()) as server:
+            resolver = Resolver(["127.0.0.1"], [METADATA])
+            assert await connected(resolver, server.port) == "127.0.0.1"  # nobody else knows that name
+            assert resolver.answers == [[METADATA]]
+            with pytest.raises(AddressError, match="link-local"):
+                await connected(resolver, server.port)
+
+    run(test)
+
+
+def test_of_several_addresses_only_the_allowed_are_tried_each_in_turn() -> None:
+    async def test() -> None:
+        async with raw(answer()) as server:
+            assert await connected(Resolver([METADATA, "127.0.0.2", "127.0.0.1"]), server.port) == "127.0.0.1"
+            with pytest.raises(AddressError, match="link-local"):
+                await connected(Resolver([METADATA, "fe80::1"]), server.port)
+            with pytest.raises(httpcore.ConnectError):
+                await connected(Resolver([METADATA, "127.0.0.2"]), server.port)
+            with pytest.raises(AddressError, match="no address"):
+                await connected(Resolver([]), server.port)
+
+    run(test)
+
+
+def test_a_trusted_host_may_be_anywhere() -> None:
+    async def test() -> None:
+        async with raw(answer()) as server:
+            backend = CheckedBackend(lambda _: "never", trusted=frozenset({"127.0.0.1"}))
+            stream = await backend.connect_tcp("127.0.0.1", server.port)
+            await stream.aclose()
+            with pytest.raises(AddressError, match="never"):
+                await backend.connect_tcp("127.0.0.2", server.port)
+
+    run(test)
+
+
+def test_names_are_resolved_by_the_system_and_numbers_read_in_every_form() -> None:
+    async def test() -> None:
+        assert await by_name("2130706433", 80) == [ip_address("127.0.0.1")]
+        assert ip_address("127.0.0.1") in await by_name("localhost", 80)
+        with pytest.raises(AddressError, match="cannot be resolved"):
+            await by_name("x" * 64, 80)
+
+    asyncio.run(test())
