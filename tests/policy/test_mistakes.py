@@ -268,3 +268,77 @@ def test_a_mistake_in_a_policy_is_told_word_for_word(spec: str, code: Code, mess
     text, places = _marked(authorization(spec))
 
     assert _told(text) == [(places[0], code, message, advice)]
+
+
+KIND_ERROR = "`kind: authorizationpolicy` with `apiVersion: v1` is no resource of security.istio.io"
+HEAD = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message", "advice"),
+    [
+        ("§5", TYPE, "a resource wants an object, found a number", ""),
+        ("§apiVersion: v1\nkind: authorizationpolicy\n", WRONG, KIND_ERROR, "did you mean `AuthorizationPolicy`?"),
+        (
+            "apiVersion: security.istio.io/v1\nkind: §PeerAuthentications\n",
+            WRONG,
+            "unknown kind `PeerAuthentications`",
+            "did you mean `PeerAuthentication`?",
+        ),
+        (
+            "§apiVersion: security.istio.io/v1\nmetadata: {name: a}\n",
+            WRONG,
+            "unknown kind ``",
+            "known here: AuthorizationPolicy, PeerAuthentication, RequestAuthentication",
+        ),
+        (
+            "kind: PeerAuthentication\napiVersion: §security.istio.io/v2\n",
+            WRONG,
+            "`apiVersion: security.istio.io/v2` of PeerAuthentication",
+            "did you mean `security.istio.io/v1`?",
+        ),
+        (
+            "§kind: PeerAuthentication\n",
+            WRONG,
+            "`apiVersion: ` of PeerAuthentication",
+            "known here: security.istio.io/v1, security.istio.io/v1beta1",
+        ),
+        ("kind: List\nitems: §5\n", TYPE, "`items` wants a list, found a number", ""),
+        (
+            f"§{HEAD}",
+            EMPTY,
+            "PeerAuthentication without `metadata`",
+            "",
+        ),
+        (f"{HEAD}metadata: §{{namespace: n}}\n", EMPTY, "PeerAuthentication without `metadata.name`", ""),
+        (
+            f"{HEAD}metadata: {{name: §5, namespace: n}}\n",
+            TYPE,
+            "`metadata.name` wants a string, found a number",
+            'quote it: "5"',
+        ),
+        (
+            f"{HEAD}metadata: {{name: a, namespace: §5}}\n",
+            TYPE,
+            "`metadata.namespace` wants a string, found a number",
+            'quote it: "5"',
+        ),
+        (f"{HEAD}metadata: §x\n", TYPE, "`metadata` wants an object, found a string", ""),
+        (
+            f"{HEAD}metadata: {{name: a, namespace: n, annotations: §[]}}\n",
+            TYPE,
+            "`metadata.annotations` wants an object, found a list",
+            "",
+        ),
+        (
+            f"{HEAD}metadata: {{name: a, namespace: n}}\n§sepc: {{}}\n",
+            Code.UNKNOWN_FIELD,
+            "unknown field `sepc` in `PeerAuthentication`",
+            "did you mean `spec`?",
+        ),
+    ],
+)
+def test_a_mistake_about_the_resource_is_told_word_for_word(text: str, code: Code, message: str, advice: str) -> None:
+    text, places = _marked(text)
+
+    assert (places[0], code, message, advice) in _told(text)

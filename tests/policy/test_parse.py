@@ -49,6 +49,8 @@ def test_three_kinds_in_two_versions_are_read(kind: str, version: str) -> None:
         "apiVersion: networking.istio.io/v1\nkind: VirtualService\nspec: anything\n",
         "kind: Deployment\n",
         "apiVersion: v1\nkind: List\nitems: []\n",
+        "apiVersion: v1\nkind: List\n",
+        "apiVersion: v1\nkind: Menu\nitems: 5\n",
         "kind: Service\n<<: {a: b}\n",
     ],
 )
@@ -299,6 +301,12 @@ def test_a_label_has_at_most_63_characters() -> None:
     loaded = _load(f"{HEAD}spec: {{selector: {{matchLabels: {{app: {'a' * 63}}}}}}}\n")
 
     assert loaded.resources.authorization_policies[0].meta.selector == {"app": "a" * 63}
+
+
+def test_null_annotations_are_none() -> None:
+    text = _annotated("x").replace("{istio.io/dry-run: x}", "null")
+
+    assert _load(text).resources.authorization_policies[0].dry_run is False
 
 
 def test_a_null_selector_or_spec_is_absent() -> None:
