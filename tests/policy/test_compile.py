@@ -85,11 +85,16 @@ def test_a_dry_run_is_judged_as_if_it_were_enforced(posture: Posture) -> None:
 
 
 def test_a_rule_is_judged_in_the_light_of_its_action() -> None:
-    rule = "{to: [{operation: {hosts: [shop.example]}}]}"
     seen = facts(host="shop.example:8443")
 
-    assert _judge(_compiled(f"{{action: DENY, rules: [{rule}]}}"), seen).outcome is Reason.DENY_RULE_MATCHED
-    assert _judge(_compiled(f"{{rules: [{rule}]}}"), seen).outcome is Reason.NO_ALLOW_RULE_MATCHED
+    def outcome(action: str, host: str) -> object:
+        rule = f"{{to: [{{operation: {{hosts: ['{host}']}}}}]}}"
+        return _judge(_compiled(f"{{action: {action}, rules: [{rule}]}}"), seen).outcome
+
+    assert outcome("DENY", "shop.example") is Reason.DENY_RULE_MATCHED
+    assert outcome("DENY", "shop.example:8443") is Reason.DENY_RULE_MATCHED
+    assert outcome("ALLOW", "shop.example") is Reason.NO_ALLOW_RULE_MATCHED
+    assert outcome("ALLOW", "shop.example:8443") is AllowReason.RULE_MATCHED
 
 
 def test_a_service_account_is_of_the_policys_namespace() -> None:

@@ -36,6 +36,7 @@ def _root(text: str) -> tuple[yaml.Node, Report]:
 def _only(report: Report) -> tuple[Code, str, str, int, int]:
     (problem,) = report.problems
     assert problem.severity is Severity.ERROR
+    assert problem.position.file == "f.yaml"
     return problem.code, problem.message, problem.help, problem.position.line, problem.position.column
 
 
@@ -84,6 +85,27 @@ def test_whatever_is_no_yaml_is_a_syntax_error(text: str) -> None:
     assert _only(report)[0] is Code.SYNTAX
 
 
+@pytest.mark.parametrize(
+    ("text", "place", "has"),
+    [
+        ("x: 1\na: *b", (2, 4), "found undefined alias"),
+        ("a: [1", (2, 1), "did not find expected"),
+        ("a: b: c", (1, 5), "mapping values are not allowed"),
+        ("x: 1\na: \ud800", (1, 1), "surrogates not allowed"),
+        ("x: 1\na: \x00", (1, 1), "unacceptable character #x0000: control characters are not allowed"),
+    ],
+)
+def test_what_is_no_yaml_is_placed_where_the_parser_says_in_one_line(
+    text: str, place: tuple[int, int], has: str
+) -> None:
+    code, message, advice, *found = _only(_roots(text)[1])
+
+    assert (code, tuple(found), advice) == (Code.SYNTAX, place, "")
+    assert message.startswith("not YAML: ")
+    assert has in message
+    assert "\n" not in message
+
+
 @pytest.mark.parametrize("opening", ["[", "- ", "{a: ", "? ", "[{a: "])
 @pytest.mark.parametrize("levels", [65, 1000, 500_000])
 def test_deep_nesting_is_an_error_and_does_not_end_the_process(opening: str, levels: int) -> None:
@@ -97,6 +119,13 @@ def test_deep_nesting_is_an_error_and_does_not_end_the_process(opening: str, lev
 def test_sixty_four_levels_are_read() -> None:
     assert len(_roots("[" * 64 + "]" * 64)[0]) == 1
     assert _roots("[" * 65 + "]" * 65)[0] == []
+
+
+def test_depth_is_told_where_it_is_too_deep() -> None:
+    nested = (Code.SYNTAX, "nested deeper than 64 levels", "")
+
+    assert _only(_roots("a: 1\nb: " + "[" * 64)[1]) == (*nested, 2, 67)
+    assert _only(_roots("a: 1\nb: &a [*a]")[1]) == (*nested, 2, 4)
 
 
 def test_a_value_that_contains_itself_is_an_error() -> None:
@@ -122,7 +151,7 @@ def test_an_alias_may_repeat_a_value_but_not_multiply_it() -> None:
 def test_a_file_larger_than_any_configmap_is_not_parsed() -> None:
     assert len(_roots("#" * MAX_TEXT)[0]) == 0
     assert _roots("#" * MAX_TEXT)[1].problems == []
-    assert _only(_roots("#" * (MAX_TEXT + 1))[1])[0] is Code.SYNTAX
+    assert _only(_roots("#" * (MAX_TEXT + 1))[1]) == (Code.SYNTAX, "file larger than 10485760 characters", "", 1, 1)
 
 
 # --- values -----------------------------------------------------------------------------------------------------------
@@ -310,6 +339,14 @@ def test_a_problem_carries_its_line_and_its_severity() -> None:
     assert [problem.snippet for problem in report.problems] == [" second", "first", ""]
     assert [problem.help for problem in report.problems] == ["do this", "", ""]
     assert report.problems[0].render() == "f.yaml:2:3: error[CS0001]: wrong\n     second\n      ^\n    help: do this"
+
+
+def test_of_a_long_line_the_beginning_is_shown() -> None:
+    report = _report("x" * 300)
+
+    report.error(Position("f.yaml", 1, 1), Code.SYNTAX, "wrong")
+
+    assert report.problems[0].snippet == "x" * 200
 
 
 def test_a_node_is_cited_as_file_and_line() -> None:

@@ -225,7 +225,7 @@ def test_the_published_request_principal_patterns_of_istio() -> None:
 
 @pytest.mark.parametrize("text", ["10.0.0.0/255.0.0.0", "10.0.0.0/08", "fe80::1%eth0", "10.0.0.0/"])
 def test_a_netmask_and_a_zone_make_no_block(text: str) -> None:
-    with pytest.raises(ValueError, match="not an IP address or CIDR block"):
+    with pytest.raises(ValueError, match=r"^not an IP address or CIDR block$"):
         network(text)
 
 

@@ -56,12 +56,11 @@ def _bits(address: IPv4Address | IPv6Address) -> str:
 
 
 def _issuer_and_subject(value: str) -> str:
+    """Both halves, of which only one can have the ``*`` that counts (`match.request_principal`)."""
     issuer, slash, subject = value.rpartition("/")
-    if not slash or "*" in issuer[1:] or (issuer.startswith("*") and "*" in subject):
+    if not slash:
         return "*"  # rare forms: such a rule is always a candidate
-    if issuer.startswith("*"):
-        return f"*\n{subject}"
-    return f"{issuer}\n*" if "*" in subject else f"{issuer}\n{subject}"
+    return f"*\n{subject}" if value.startswith("*") else f"{issuer}\n{subject}"
 
 
 _FILES: Final[Mapping[str, Callable[[str], str]]] = {
@@ -87,7 +86,7 @@ def _namespace(evidence: Evidence) -> Texts | None:
     if peer is None:
         return ()
     parts = str(peer).split("/")
-    return tuple(parts[i + 1] for i in range(1, len(parts) - 2) if parts[i] == "ns")
+    return tuple(parts[i + 1] for i in range(len(parts) - 2) if parts[i] == "ns")
 
 
 def _request_principal(evidence: Evidence) -> Texts | None:

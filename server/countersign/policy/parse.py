@@ -136,7 +136,7 @@ def _annotations(metadata: yaml.Node, report: Report) -> dict[str, yaml.Node]:
     return {} if node is None or is_null(node) else read_fields(node, report, None, "metadata.annotations")
 
 
-def _peek(root: yaml.Node) -> dict[str, yaml.Node] | None:
+def _peek(root: yaml.Node | None) -> dict[str, yaml.Node] | None:
     if not isinstance(root, yaml.MappingNode):
         return None
     return {str(key.value): value for key, value in root.value if isinstance(key, yaml.ScalarNode)}
@@ -196,8 +196,7 @@ def _meta(
             "write the namespace it applies to, or start with --namespace",
         )
         return None
-    spec = members.get("spec")
-    places = _peek(spec) or {} if spec is not None else {}
+    places = _peek(members.get("spec")) or {}
     return Meta(
         name=name,
         namespace=namespace,

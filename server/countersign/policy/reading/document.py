@@ -47,7 +47,7 @@ class Report:
 
     def _note(self, severity: Severity, where: yaml.Node | Position, code: Code, message: str, advice: str) -> None:
         position = where if isinstance(where, Position) else self.position(where)
-        snippet = self.lines[position.line - 1] if 0 < position.line <= len(self.lines) else ""
+        snippet = self.lines[position.line - 1] if position.line <= len(self.lines) else ""
         self.problems.append(
             Problem(
                 severity=severity,
