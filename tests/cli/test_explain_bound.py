@@ -12,7 +12,7 @@ from tests.cli.explaining import Explain
 from tests.support.certificates import HOUR, Issued, authority, issue
 
 NOW: Final = dt.datetime.now(dt.UTC)
-TIMES: Final[dict[str, Any]] = {"not_before": NOW - HOUR, "not_after": NOW + HOUR}
+TIMES: Final[dict[str, Any]] = {"not_before": NOW - HOUR, "not_after": NOW + 24 * HOUR}
 SLEEP: Final = "spiffe://cluster.local/ns/apps/sa/sleep"
 BATCH: Final = "spiffe://cluster.local/ns/legacy/sa/batch"
 LEAF: Final = issue(SLEEP, by=authority(**TIMES), **TIMES)
