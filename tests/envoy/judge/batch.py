@@ -22,6 +22,7 @@ class Score:
     pairs: int = 0
     allowed: int = 0
     harsher: int = 0
+    late: int = 0
     statuses: Counter[tuple[int, str]] = field(default_factory=Counter)
     features: Counter[str] = field(default_factory=Counter)
     disagreements: list[Disagreement] = field(default_factory=list)
@@ -36,6 +37,7 @@ class Score:
         self.pairs += other.pairs
         self.allowed += other.allowed
         self.harsher += other.harsher
+        self.late += other.late
         self.statuses += other.statuses
         self.features += other.features
         self.disagreements += other.disagreements
@@ -64,4 +66,6 @@ def _judge(rng: Random, arena: Arena, policies: Sequence[PolicySet], pairs: int)
         score.statuses[native.status, native.body] += 1
         score.features.update(set(census.features(own, case, native)))
         score.disagreements += compare.disagreements(own, case, verdicts)
+    score.late = arena.late
+    assert not arena.faults(), arena.faults()
     return score

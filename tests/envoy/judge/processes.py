@@ -18,6 +18,7 @@ from tests.envoy.judge.policy_set import MESH
 
 POSTURES: Final = ("istio", "strict")
 REMOTE_IP_HOPS: Final = 1  # proxies before Envoy, for `remote.ip`
+_FAULT: Final = " ERROR "  # the level of what Countersign logs of a fault of its own
 _READY_WITHIN: Final = 60.0
 _PROBE_TIMEOUT: Final = 2.0
 
@@ -28,6 +29,7 @@ class Processes:
     def __init__(self, directory: Path, parts: contextlib.ExitStack) -> None:
         self._directory = directory
         self._parts = parts
+        self._servers: list[Child] = []
 
     def run(self, name: str, command: Sequence[str]) -> Child:
         """Start a process."""
@@ -48,6 +50,7 @@ class Processes:
             probes = _free_port()
             command = _countersign(self._directory / f"{posture}.sock", policies, posture, probes)
             servers.append((self.run(posture, [*command, *flags]), probes))
+        self._servers = [server for server, _ in servers]
         write_json(self._directory / "envoy.json", configuration)
         admin = self._directory / "admin"
         envoy = self.run("envoy", _envoy(self._directory / "envoy.json", admin))
@@ -58,6 +61,12 @@ class Processes:
         )
         host, _, port = address.rpartition(":")
         _wait("starting envoy", (host, int(port)), "/ready", envoy)
+
+    def faults(self) -> list[str]:
+        """What Countersign has logged of faults of its own, which it answers as it does a check that came too late."""
+        logs = [file for server in self._servers for file in (server.output, server.log) if file.exists()]
+        lines = [line for file in logs for line in file.read_text(encoding="utf-8", errors="replace").splitlines()]
+        return [line for line in lines if _FAULT in line]
 
 
 def _countersign(listen: Path, policies: Path, posture: str, probes: int) -> list[str]:

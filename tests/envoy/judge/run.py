@@ -64,6 +64,7 @@ def _summary(score: Score) -> Iterator[str]:
         count = sum(found.posture == posture for found in score.disagreements)
         yield f"posture {posture}: {score.pairs} pairs, {count} disagreements"
     yield f"{score.harsher} requests that Envoy lets through are refused in posture strict, each of them ambiguous"
+    yield f"{score.late} checks took more than 150 ms and were asked again"
     yield f"Envoy lets {score.share_allowed:.1%} through; its answers:"
     yield from (
         f"  {count:6} x {status} {body}".rstrip() for (status, body), count in score.statuses.most_common(_STATUSES)
