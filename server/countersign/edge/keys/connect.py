@@ -6,10 +6,12 @@ A check of the name before or of the peer after the connection leaves a gap: a n
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from ipaddress import ip_address
+from typing import cast
 
 import httpcore
+import httpx
 
 from countersign.edge.keys.access import IpAddress
 
@@ -62,6 +64,43 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure
+
+
+class Transport(httpx.AsyncBaseTransport):
+    """httpx on connections of ours: httpx itself has no place where an address can be chosen, httpcore below it has."""
+
+    def __init__(self, pool: httpcore.AsyncConnectionPool) -> None:
+        self._pool = pool
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request. Raise `AddressError`, or httpcore's errors."""
+        url = request.url
+        response = await self._pool.handle_async_request(
+            httpcore.Request(
+                request.method,
+                httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+                headers=request.headers.raw,
+                content=request.stream,
+                extensions=request.extensions,
+            )
+        )
+        return httpx.Response(response.status, headers=response.headers, stream=_Body(response))
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._pool.aclose()
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, response: httpcore.Response) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for part in cast("AsyncIterable[bytes]", self._response.stream):
+            yield part
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
 
 
 async def by_name(host: str, port: int) -> list[IpAddress]:

@@ -5,6 +5,7 @@ the issuer's OpenID configuration says, and nowhere else.
 """
 
 import asyncio
+import logging
 import os
 import ssl
 import time
@@ -15,18 +16,21 @@ from pathlib import Path
 from typing import Final
 
 import httpcore
+import httpx
 
 from countersign.core.jwt_rule import RemoteKeys
 from countersign.edge.keys.access import Access, IpAddress
-from countersign.edge.keys.connect import AddressError, CheckedBackend
+from countersign.edge.keys.connect import AddressError, CheckedBackend, Transport
 from countersign.edge.keys.freshness import Freshness, Validators, conditions, freshness, retry_after, validators
 from countersign.edge.keys.url import HttpUrl, UrlError
 from countersign.tokens.keys import MAX_TEXT, KeySet, KeySetError
 from countersign.tokens.strict_json import JsonError, loads
 
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it would tell each fetch, and the fetcher tells what changed
+
 DISCOVERY: Final = "/.well-known/openid-configuration"  # OpenID Connect Discovery 1.0, section 4
 
-_HEADERS: Final[Mapping[str | bytes, str | bytes]] = {
+_HEADERS: Final[Mapping[str, str]] = {
     "accept": "application/jwk-set+json, application/json",
     "accept-encoding": "identity",  # what is not compressed cannot be a bomb
     "user-agent": "countersign",
@@ -141,17 +145,18 @@ def _url(text: str) -> HttpUrl:
 async def _get(url: HttpUrl, access: Access, known: Validators | None) -> _Answer:
     asked = conditions(known, url.text)
     tls = await asyncio.to_thread(trust, access.ca_file) if "https" in (url.scheme, access.proxy[:5]) else None
-    # A pool for each request: no cookie and no connection is carried along, nor a proxy of the environment.
+    # A client for each request: no cookie and no connection is carried along, nor a proxy of the environment.
+    transport = Transport(_pool(url, tls, access))
     try:
         async with (
-            _pool(url, tls, access) as pool,
-            pool.stream("GET", url.text, headers={**_HEADERS, **asked}) as response,
+            httpx.AsyncClient(transport=transport, trust_env=False, headers=_HEADERS) as client,
+            client.stream("GET", url.text, headers=asked, timeout=None) as response,  # `fetch` has one
         ):
-            headers = _headers(response)
-            if response.status == _NOT_MODIFIED and asked:
+            headers = response.headers
+            if response.status_code == _NOT_MODIFIED and asked:
                 return _Answer(text=None, freshness=freshness(headers), validators=known)
-            _check(response.status, headers)
-            body = await _read(response.aiter_stream())
+            _check(response.status_code, headers)
+            body = await _read(response.aiter_raw())
     except httpcore.ProxyError as error:
         raise FetchError("the proxy refuses") from error
     except (AddressError, httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
@@ -184,15 +189,6 @@ def _pool(url: HttpUrl, tls: ssl.SSLContext | None, access: Access) -> httpcore.
         proxy=httpcore.Proxy(access.proxy),
         network_backend=CheckedBackend(wrong_with, trusted=frozenset({HttpUrl.parse(access.proxy).host})),
     )
-
-
-def _headers(response: httpcore.Response) -> dict[str, str]:
-    """The headers by lower-case name, lines of one name joined."""
-    headers: dict[str, str] = {}
-    for name, value in response.headers:
-        key, text = name.decode("ascii").lower(), value.decode("latin-1")
-        headers[key] = f"{headers[key]}, {text}" if key in headers else text
-    return headers
 
 
 def _check(status: int, headers: Mapping[str, str]) -> None:

@@ -67,7 +67,7 @@ def validators(uri: str, headers: Mapping[str, str]) -> Validators | None:
     return Validators(uri=uri, etag=kept[0], last_modified=kept[1]) if any(kept) else None
 
 
-def conditions(known: Validators | None, uri: str) -> dict[str | bytes, str | bytes]:
+def conditions(known: Validators | None, uri: str) -> dict[str, str]:
     """The headers that ask only for what has changed; none for another URL than the answer's."""
     if known is None or known.uri != uri:
         return {}
