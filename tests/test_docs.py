@@ -3,6 +3,8 @@
 import argparse
 import datetime as dt
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +80,23 @@ def test_the_command_of_the_peers_page_runs_as_written(tmp_path: Path) -> None:
 
     assert (result.returncode, result.stderr) == (0, "")
     assert "accepted" in result.stdout
+
+
+def test_the_commands_of_the_tokens_page_run_as_written(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "tokens.md").read_text()
+    commands = re.findall(r"^    countersign (token .*)$", page, re.MULTILINE)
+    inspect, mint = commands
+    assert f"    countersign {inspect}\n" in README
+    shutil.copytree(ROOT / "envoy" / "policies", tmp_path / "envoy" / "policies")
+    said = []
+    for command, code in ((mint, 0), (inspect, 1)):  # the policies of the demo trust another issuer
+        line = f"{shlex.quote(sys.executable)} -m countersign {command}"
+        result = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)  # noqa: S602
+        assert result.returncode == code, result.stderr
+        said.append(result.stdout)
+
+    assert said[1].startswith("REFUSED: token-unknown-issuer")
+    assert {"signing-key.json", "jwks.json"} == {path.name for path in (tmp_path / "dev-keys").iterdir()}
 
 
 def test_every_make_target_of_the_readme_exists() -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 from countersign.certificates.presented import presented
-from countersign.cli.certificate_report import _span
+from countersign.cli.times import span
 
 from tests.support import vectors
 from tests.support.certificates import HOUR, Issued, authority, issue
@@ -182,4 +182,4 @@ def test_every_recorded_certificate_says_the_hash_that_its_envoy_wrote() -> None
     [(0, "0 seconds"), (1, "1 second"), (61.9, "1 minute 1 second"), (3600, "1 hour"), (90061, "1 day 1 hour")],
 )
 def test_spans_are_words(seconds: float, words: str) -> None:
-    assert _span(seconds) == words
+    assert span(seconds) == words

@@ -5,14 +5,12 @@ import datetime as dt
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Final
 
 from countersign.certificates.chain import Link
 from countersign.cli.conceal import printable
+from countersign.cli.times import span
 from countersign.core.certificate import Certificate, why_no_workload
 from countersign.core.spiffe import SpiffeId
-
-_UNITS: Final = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,21 +127,10 @@ def _moment(seconds: float) -> str:
 
 def _validity(facts: Certificate, now: float) -> str:
     if now < facts.not_before:
-        return f"not yet valid, begins in {_span(facts.not_before - now)}"
+        return f"not yet valid, begins in {span(facts.not_before - now)}"
     if now > facts.not_after:
-        return f"expired {_span(now - facts.not_after)} ago"
-    return f"valid, ends in {_span(facts.not_after - now)}"
-
-
-def _span(seconds: float) -> str:
-    """The two largest units."""
-    rest = int(seconds)
-    parts: list[str] = []
-    for size, name in _UNITS:
-        count, rest = divmod(rest, size)
-        if count or (size == 1 and not parts):
-            parts.append(f"{count} {name}{'' if count == 1 else 's'}")
-    return " ".join(parts[:2])
+        return f"expired {span(now - facts.not_after)} ago"
+    return f"valid, ends in {span(facts.not_after - now)}"
 
 
 def as_json(told: Report) -> str:

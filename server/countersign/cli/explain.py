@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Final
@@ -25,6 +24,7 @@ from countersign.cli.explanation import Explanation, as_json
 from countersign.cli.explanation_text import Style, as_text
 from countersign.cli.mesh_flags import DEFAULT_POLICIES, add_mesh_flags, mesh_of
 from countersign.cli.remarks import Circumstances, no_user, remarks, request_line
+from countersign.cli.times import moment
 from countersign.cli.wording import Asked, explanation
 from countersign.core.decision import Deny
 from countersign.core.facts import RequestFacts
@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     token.add_argument("--claims", metavar="JSON|@FILE", help="the claims of a token; no signature is checked")
     token.add_argument("--token", metavar="JWT|@FILE", help="a bearer token (others: --header, or in the path)")
     add("--jwks", metavar="FILE", help="the keys of every issuer that the policies name by `jwksUri`")
-    add("--time", metavar="TIME", type=_time, help="ISO 8601 with a zone, or seconds since 1970 (default: now)")
+    add("--time", metavar="TIME", type=moment, help="ISO 8601 with a zone, or seconds since 1970 (default: now)")
     add_mesh_flags(parser)
     add("-o", "--output", choices=("text", "json"), default="text", help="the form of the answer")
     add("--exit-zero", action="store_true", help="exit with 0 for a denial too")
@@ -219,18 +219,6 @@ def _remote(resources: Resources, jwks: KeySet | None) -> Mapping[KeySource, Key
     if jwks is None:
         return {}
     return {rule.keys: jwks for rule in _jwt_rules(resources) if isinstance(rule.keys, RemoteKeys)}
-
-
-def _time(text: str) -> float:
-    if text.isascii() and text.isdigit():
-        return float(text)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise argparse.ArgumentTypeError(f"`{text}` is neither 2026-01-31T12:00:00Z nor seconds since 1970")
-    return moment.timestamp()
 
 
 def _style() -> Style:

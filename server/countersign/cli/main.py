@@ -14,6 +14,7 @@ _IO: Final = 3
 
 VERBS: Final = {
     "serve": "answer Envoy's checks",
+    "token": "look into a token, or make one for development",
     "cert": "look at a certificate: whose it is, and whether it makes a peer",
     "analyze": "find mistakes in policies: what does not load, and what does not do what it seems to",
     "explain": "why a request is allowed or denied",

@@ -196,3 +196,8 @@ def _json(value: object) -> bytes:
 
 def _base64url(octets: bytes) -> str:
     return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
+
+
+def encode_segment(value: Mapping[str, Any] | bytes) -> str:
+    """A segment of a token: octets, or a JSON object, in base64url."""
+    return _base64url(value if isinstance(value, bytes) else _json(value))
