@@ -128,6 +128,14 @@ def test_depth_is_told_where_it_is_too_deep() -> None:
     assert _only(_roots("a: 1\nb: &a [*a]")[1]) == (*nested, 2, 4)
 
 
+def test_sixty_four_levels_are_read_through_an_alias_too() -> None:
+    def nested(levels: int) -> str:
+        return f"a: &a {'[' * 31}x{']' * 31}\nb: {'[' * levels}*a{']' * levels}\n"
+
+    assert _roots(nested(32))[1].problems == []
+    assert _only(_roots(nested(33))[1])[1] == "nested deeper than 64 levels"
+
+
 def test_a_value_that_contains_itself_is_an_error() -> None:
     roots, report = _roots("&a [*a]")
 

@@ -58,9 +58,7 @@ def _bits(address: IPv4Address | IPv6Address) -> str:
 def _issuer_and_subject(value: str) -> str:
     """Both halves, of which only one can have the ``*`` that counts (`match.request_principal`)."""
     issuer, slash, subject = value.rpartition("/")
-    if not slash:
-        return "*"  # rare forms: such a rule is always a candidate
-    return f"*\n{subject}" if value.startswith("*") else f"{issuer}\n{subject}"
+    return f"{issuer}\n{subject}" if slash else "*"  # rare forms: such a rule is always a candidate
 
 
 _FILES: Final[Mapping[str, Callable[[str], str]]] = {

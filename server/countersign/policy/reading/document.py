@@ -82,12 +82,11 @@ def documents(text: str, report: Report) -> Iterator[yaml.Node]:
             node = loader.get_node()
             if node is not None and _sound(node, report, _Budget(_MAX_NODES), 0):
                 yield node
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        position = Position(report.file, mark.line + 1, mark.column + 1) if mark else Position(report.file, 1, 1)
-        report.error(position, Code.SYNTAX, f"not YAML: {error.problem or error.context}")
     except (yaml.YAMLError, UnicodeError) as error:
-        report.error(Position(report.file, 1, 1), Code.SYNTAX, f"not YAML: {str(error).splitlines()[0]}")
+        mark = getattr(error, "problem_mark", None)  # a text that is refused before it is parsed has none
+        position = Position(report.file, mark.line + 1, mark.column + 1) if mark else Position(report.file, 1, 1)
+        problem = getattr(error, "problem", "") or str(error).splitlines()[0]
+        report.error(position, Code.SYNTAX, f"not YAML: {problem}")
 
 
 def _shallow(text: str, report: Report) -> bool:
