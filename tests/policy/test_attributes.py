@@ -237,9 +237,7 @@ IP_TERMS: Final = [
 
 
 @pytest.mark.parametrize(("positive", "negative", "end"), IP_TERMS)
-@pytest.mark.parametrize(
-    ("address", "inside"), [("10.1.2.3", True), ("::ffff:10.1.2.3", True), ("11.1.2.3", False), ("::1", False)]
-)
+@pytest.mark.parametrize(("address", "inside"), [("10.1.2.3", True), ("11.1.2.3", False), ("::1", False)])
 def test_an_address_is_in_a_block_or_not(positive: str, negative: str, end: str, address: str, *, inside: bool) -> None:
     for posture in Posture:
         seen = evidence(_at(end, address), posture=posture)

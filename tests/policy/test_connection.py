@@ -43,7 +43,7 @@ REMOTE: Final = [
 @pytest.mark.parametrize(("positive", "negative"), REMOTE)
 @pytest.mark.parametrize(
     ("address", "inside"),
-    [("1.2.3.4", True), ("::ffff:1.2.3.4", True), ("1.2.4.4", False), ("::1", False), ("fe80::1%eth0", False)],
+    [("1.2.3.4", True), ("1.2.4.4", False), ("::1", False), ("fe80::1%eth0", False)],
 )
 def test_the_clients_address_is_not_the_connections(
     positive: str, negative: str, address: str, *, inside: bool
@@ -66,6 +66,20 @@ def test_a_clients_address_that_is_none_cannot_be_read_in_strict(positive: str, 
     assert (_trace(positive, strict).outcome, _trace(negative, strict).outcome) == (MAYBE, MAYBE)
     assert (_trace(positive, istio).outcome, _trace(negative, istio).outcome) == (NO, YES)
     assert _trace(positive, strict).terms[0].got == (address or "absent")
+
+
+@pytest.mark.parametrize(("positive", "negative"), REMOTE)
+def test_an_ipv4_address_in_ipv6_is_one_of_each_in_strict_and_ipv6_in_istio(positive: str, negative: str) -> None:
+    strict, istio = (
+        evidence(facts(source="9.9.9.9"), posture=posture, remote_ip="::ffff:1.2.3.4") for posture in (STRICT, ISTIO)
+    )
+
+    assert (_trace(positive, strict).outcome, _trace(negative, strict).outcome) == (MAYBE, MAYBE)
+    assert (_trace(positive, istio).outcome, _trace(negative, istio).outcome) == (NO, YES)
+    both = _source("remoteIpBlocks", "1.2.3.0/24', '::ffff:0:0/96")
+    assert (_trace(both, strict).outcome, _trace(both, istio).outcome) == (YES, YES)
+    elsewhere = _source("remoteIpBlocks", "1.2.4.0/24")
+    assert (_trace(elsewhere, strict).outcome, _trace(elsewhere, istio).outcome) == (NO, NO)
 
 
 # --- the server name --------------------------------------------------------------------------------------------------

@@ -5,12 +5,12 @@ with none of a term's texts has the outcome NO_MATCH; None on the request's side
 """
 
 from collections.abc import Callable, Mapping
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from countersign.core import hosts, paths
 from countersign.core.facts import is_readable
-from countersign.policy.match import expand_trust_domain, network
+from countersign.policy.match import address_readings, expand_trust_domain, network
 from countersign.policy.resources import Term
 from countersign.policy.terms.evidence import Evidence
 from countersign.policy.terms.templates import is_template
@@ -121,11 +121,10 @@ def _sni(evidence: Evidence) -> Texts | None:
 def _address(read: Callable[[Evidence], str]) -> Lookup:
     def lookup(evidence: Evidence) -> Texts | None:
         try:
-            address = ip_address(read(evidence).partition("%")[0])
+            readings = address_readings(read(evidence))
         except ValueError:
             return None
-        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-        return (_bits(address),) if mapped is None else (_bits(address), _bits(mapped))
+        return tuple(map(_bits, readings))
 
     return lookup
 

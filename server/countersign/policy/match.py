@@ -8,7 +8,7 @@ Source: Istio pilot/pkg/security/authz/matcher and model.
 import re
 from collections.abc import Callable, Iterable
 from enum import IntEnum
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 _PREFIX_LENGTH = re.compile(r"0|[1-9][0-9]{0,2}")
 
@@ -138,11 +138,11 @@ def network(text: str) -> IPv4Network | IPv6Network:
     return ip_network(text, strict=False)
 
 
-def in_network(block: IPv4Network | IPv6Network, address: str) -> Outcome:
-    """Whether an address lies in a block; an IPv4-mapped IPv6 address counts as IPv4, a zone is ignored."""
-    try:
-        ip = ip_address(address.partition("%")[0])
-    except ValueError:
-        return Outcome.UNREADABLE
-    mapped = getattr(ip, "ipv4_mapped", None)
-    return Outcome.MATCH if ip in block or (mapped is not None and mapped in block) else Outcome.NO_MATCH
+def address_readings(text: str) -> tuple[IPv4Address | IPv6Address, ...]:
+    """An address as Envoy reads it, then as others may: to most of them an IPv4-mapped IPv6 address is IPv4.
+
+    A zone is ignored. Raise ValueError for what is no address.
+    """
+    address = ip_address(text.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (address,) if mapped is None else (address, mapped)

@@ -61,19 +61,19 @@ def is_ambiguous(case: Case) -> bool:
         or _DOTS.search(path) is not None
         or _ENCODED.search(path) is not None
         or _VISIBLE.fullmatch(path) is None
-        or not all(map(_is_address, forwarded))
+        or not all(map(_is_one_address, forwarded))
         or not request.host
         or request.host.endswith(".")
         or _PORT.search(request.host) is not None
     )
 
 
-def _is_address(text: str) -> bool:
+def _is_one_address(text: str) -> bool:
+    """An IPv4-mapped IPv6 address is two."""
     try:
-        ip_address(text.strip())
+        return getattr(ip_address(text.strip()), "ipv4_mapped", None) is None
     except ValueError:
         return False
-    return True
 
 
 def _same(native: Verdict, own: Verdict) -> bool:

@@ -28,7 +28,7 @@ _NETWORKS: Final[Words] = (
 _REMOTE_NETWORKS: Final[Words] = (*_NETWORKS, "10.1.0.0/16", "10.1.1.1", "10.2.2.2", "2001:db8::/32")
 FORWARDED: Final[Words] = (
     "10.1.1.1", "10.1.1.1, 10.2.2.2", "10.2.2.2,10.1.1.1", "unknown", "10.1.1.1:443", "2001:db8::1", "", " 10.1.1.1 ",
-    "[2001:db8::1]:443", "10.1.1.1,,", "10.1.1.256", "127.0.0.1",
+    "[2001:db8::1]:443", "::ffff:10.1.1.1", "10.1.1.1,,", "10.1.1.256", "127.0.0.1",
 )  # fmt: skip
 _PEERS: Final[Words] = (
     "cluster.local/ns/apps/sa/sleep", "cluster.local/ns/edge/sa/web", "old.example/ns/apps/sa/sleep",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from countersign.core.posture import Posture
-from countersign.policy.match import Outcome, either, in_network, network, wildcard
+from countersign.policy.match import Outcome, address_readings, agree, network, wildcard
 from countersign.policy.resources import Term
 from countersign.policy.terms.evidence import ABSENT, Attribute, Context, Evidence, Judge, any_test, matched
 
@@ -20,13 +20,15 @@ _METADATA: Final = "envoy.filters."
 def _address(read: Callable[[Evidence], str]) -> Attribute:
     def prepare(term: Term, context: Context) -> Judge:
         blocks = [network(value) for value in term.values]
+        as_sent = context.posture is Posture.ISTIO
 
         def judge(evidence: Evidence) -> Outcome:
-            address = read(evidence)
-            outcome = either(in_network(block, address) for block in blocks)
-            if outcome is Outcome.UNREADABLE and context.posture is Posture.ISTIO:
-                return Outcome.NO_MATCH  # Envoy: an address that is no IP is in no range
-            return outcome
+            try:
+                readings = address_readings(read(evidence))
+            except ValueError:  # Envoy: an address that is no IP is in no range
+                return Outcome.NO_MATCH if as_sent else Outcome.UNREADABLE
+            inside = [any(address in block for block in blocks) for address in readings]
+            return matched(inside[0]) if as_sent else agree(inside)
 
         return judge
 
