@@ -12,7 +12,7 @@ from countersign.core.identity import PeerRules, PeerSource, XfccMode
 from countersign.core.jwt_rule import InlineKeys, RemoteKeys
 from countersign.core.posture import Posture
 from countersign.mesh.issuer import Issuer
-from countersign.tokens.authenticate import Authenticated, KeysNeeded
+from countersign.tokens.authenticate import Authenticated
 from countersign.tokens.cache import TokenCache
 from countersign.tokens.keys import KeySet
 
@@ -608,7 +608,7 @@ def test_a_token_for_another_audience_is_forbidden_in_envoys_words(issuer: Issue
 def test_the_challenge_names_the_place_or_is_left_out(path: str, realm: str | None, issuer: Issuer) -> None:
     known = _with_keys(USERS, issuer)
 
-    denied = authorize(_bearing("a.b.c", path=path), known, NOW, may_wait=False)
+    denied = settled(authorize(_bearing("a.b.c", path=path), known, NOW, may_wait=False))
 
     assert isinstance(denied, Deny)
     challenge = f'Bearer realm="https://shop.example{realm}", error="invalid_token"'
@@ -618,7 +618,7 @@ def test_the_challenge_names_the_place_or_is_left_out(path: str, realm: str | No
 def test_a_token_without_expiry_is_refused_in_strict_only(issuer: Issuer) -> None:
     token = issuer.sign({"sub": "alice"})
 
-    strict = authorize(_bearing(token), _with_keys(USERS + ALICE, issuer), NOW, may_wait=False)
+    strict = settled(authorize(_bearing(token), _with_keys(USERS + ALICE, issuer), NOW, may_wait=False))
     istio = authorize(_bearing(token), _with_keys(USERS + ALICE, issuer, ISTIO), NOW, may_wait=False)
 
     assert isinstance(strict, Deny)
@@ -630,8 +630,10 @@ def test_a_key_that_may_come_is_waited_for_and_then_is_missing(issuer: Issuer) -
     nothing = snapshot(USERS + ALICE)
     request = _bearing(issuer.sign(_claims()))
 
-    assert authorize(request, nothing, NOW, may_wait=True) == KeysNeeded(sources=frozenset({KEYS}))
-    denied = authorize(request, nothing, NOW, may_wait=False)
+    waiting = authorize(request, nothing, NOW, may_wait=True)
+    assert waiting.awaits == frozenset({KEYS})
+    denied = settled(authorize(request, nothing, NOW, may_wait=False))
+    assert denied == waiting.decision
     assert isinstance(denied, Deny)
     assert denied.reason is Reason.KEYS_UNAVAILABLE
     assert denied.status == 401

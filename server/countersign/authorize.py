@@ -32,7 +32,7 @@ from countersign.core.identity import (
     VerifiedToken,
     authenticate_peer,
 )
-from countersign.core.jwt_rule import JwtRule, KeySource
+from countersign.core.jwt_rule import FetchedKeys, JwtRule, KeySource
 from countersign.core.posture import Posture
 from countersign.core.remote_ip import remote_ip
 from countersign.core.spiffe import SpiffeId
@@ -120,7 +120,8 @@ class Judgement:
     """A decision, the step that made it, and what the steps until then found.
 
     ``custom`` are the CUSTOM rules that were asked, if the judgement is by the definition. ``token`` is also one that
-    had verified and was refused for being another workload's.
+    had verified and was refused for being another workload's. A refresh of the key sets that it ``awaits`` may change
+    the decision.
     """
 
     step: Step
@@ -130,6 +131,7 @@ class Judgement:
     custom: tuple[RuleTrace, ...] = ()
     token: VerifiedToken | None = None
     evaluation: Evaluation | None = None
+    awaits: frozenset[FetchedKeys] = frozenset()
 
 
 @dataclass(slots=True)
@@ -142,7 +144,7 @@ class _Found:
     token: VerifiedToken | None = None
     custom: tuple[RuleTrace, ...] = ()
 
-    def refused(self, denial: Deny) -> Judgement:
+    def refused(self, denial: Deny, awaits: frozenset[FetchedKeys] = frozenset()) -> Judgement:
         return Judgement(
             step=self.step,
             decision=denial,
@@ -150,6 +152,7 @@ class _Found:
             peer=self.peer,
             token=self.token,
             custom=self.custom,
+            awaits=awaits,
         )
 
 
@@ -181,24 +184,20 @@ def deny(reason: Reason, detail: str = "", policy: PolicyRef | None = None, gene
     return Deny(reason=reason, status=status, body=body, policy=policy, detail=detail, generation=generation)
 
 
-def authorize(facts: RequestFacts, snapshot: Snapshot, now: float, *, may_wait: bool) -> Decision | KeysNeeded:
+def authorize(facts: RequestFacts, snapshot: Snapshot, now: float, *, may_wait: bool) -> Judgement:
     """Decide one request at ``now`` (seconds since the epoch).
 
-    With ``may_wait``, a token whose key may arrive with a fetch gives `KeysNeeded` instead of a denial.
+    With ``may_wait``, a denial for a token whose key may arrive with a fetch says what it ``awaits``.
     """
-    authenticator = partial(_authenticate, snapshot=snapshot, now=now, may_wait=may_wait)
-    judgement = _judge(facts, snapshot, authenticator, _SERVING)
-    return judgement if isinstance(judgement, KeysNeeded) else judgement.decision
+    return _judge(facts, snapshot, partial(_authenticate, snapshot=snapshot, now=now, may_wait=may_wait), _SERVING)
 
 
-def judge(facts: RequestFacts, snapshot: Snapshot, authenticator: Authenticator) -> Judgement | KeysNeeded:
+def judge(facts: RequestFacts, snapshot: Snapshot, authenticator: Authenticator) -> Judgement:
     """Decide one request by the definition, and keep what each step found. ``authenticator`` is step 4."""
     return _judge(facts, snapshot, authenticator, _EXPLAINING)
 
 
-def _judge(
-    facts: RequestFacts, snapshot: Snapshot, authenticator: Authenticator, engine: _Engine
-) -> Judgement | KeysNeeded:
+def _judge(facts: RequestFacts, snapshot: Snapshot, authenticator: Authenticator, engine: _Engine) -> Judgement:
     policies = snapshot.policies
     if policies is None:
         return Judgement(step=Step.REQUEST, decision=deny(Reason.NO_POLICIES, "no policy has been loaded"))
@@ -221,7 +220,7 @@ def _steps(
     authenticator: Authenticator,
     engine: _Engine,
     found: _Found,
-) -> Judgement | KeysNeeded:
+) -> Judgement:
     _refuse_unacceptable(facts, mesh.posture)  # 1
     found.step = Step.WORKLOAD
     found.workload = find_workload(facts, mesh.namespace, mesh.labels)  # 2
@@ -238,13 +237,14 @@ def _steps(
         _refuse_custom(by)
     found.step = Step.TOKEN
     user = _NOBODY if facts.http is None else authenticator(facts.http, applied.jwt_rules)  # 4
+    awaits: frozenset[FetchedKeys] = frozenset()
     if isinstance(user, KeysNeeded):
-        return user
+        awaits, user = user.sources, user.refused
     if isinstance(user, Authenticated):
         found.token = user.token
         user = refuse_unbound(user, applied.jwt_rules, peer, mesh.posture) or user
     if isinstance(user, TokenRefused):
-        return found.refused(_unauthenticated(facts.http, user, policies.generation))
+        return found.refused(_unauthenticated(facts.http, user, policies.generation), awaits)
     if facts.http is not None:  # policies look at what goes on, not at what a client wrote in a token's name
         http = forwarded(facts.http, user.mutations)
         facts = facts if http is facts.http else replace(facts, http=http)

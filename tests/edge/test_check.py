@@ -190,7 +190,7 @@ def test_a_fault_is_logged_without_its_text(
     serving.check(request())  # the log is written beside the path of the first, before the second
 
     assert "ValueError" in caplog.text
-    assert "in _decide" in caplog.text
+    assert "in _judge" in caplog.text
     assert "eyJ" not in caplog.text
 
 
@@ -355,3 +355,51 @@ def test_a_token_of_an_unknown_key_is_refused_at_once_where_no_fetch_is_permitte
         assert denied(response, 401, "token-unknown-key")
         assert response.denied_response.body == "Jwks doesn't have key to match kid or alg from Jwt"
         assert allowed(serving.check(bearer(issuer)))
+
+
+class Deciding:
+    """A checker over a snapshot that only the test changes; ``times`` counts how often a request was decided."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fetch: Fetch) -> None:
+        self.times = 0
+        self.snapshot = fetch.current()
+        self._checker = check.Checker(lambda: self.snapshot, fetch.refresh, _fail)
+        original = pipeline.authorize
+
+        def counted(*arguments: Any, **named: Any) -> Any:
+            self.times += 1
+            return original(*arguments, **named)
+
+        monkeypatch.setattr(check, "authorize", counted)
+
+    def check(self, message: pb.CheckRequest, meanwhile: Callable[[], None] = lambda: None) -> pb.CheckResponse:
+        """The answer; ``meanwhile`` happens between the first decision and the question for a fetch."""
+        answer = self._checker.answer(message.SerializeToString(), 5.0)
+        if not isinstance(answer, bytes):
+            meanwhile()
+            answer = asyncio.run(answer())
+        return pb.CheckResponse.FromString(answer)
+
+
+def test_a_token_whose_key_may_not_be_fetched_is_decided_about_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    issuer, stranger, fetch = Issuer(ISSUER), Issuer(ISSUER), Fetch(permitted=False)
+    fetch.keys = {REMOTE: KeySet.parse(json.dumps(issuer.jwks()))}
+    deciding = Deciding(monkeypatch, fetch)
+
+    assert denied(deciding.check(bearer(stranger)), 401, "token-unknown-key")
+    assert deciding.times == 1
+    assert fetch.asked == [REMOTE]
+    assert allowed(deciding.check(bearer(issuer)))
+
+
+def test_a_key_that_came_before_the_fetcher_was_asked_still_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    issuer, stranger, fetch = Issuer(ISSUER), Issuer(ISSUER), Fetch(permitted=False)
+    fetch.keys = {REMOTE: KeySet.parse(json.dumps(stranger.jwks()))}
+    deciding = Deciding(monkeypatch, fetch)
+
+    def arrive() -> None:
+        fetch.keys = {REMOTE: KeySet.parse(json.dumps(issuer.jwks()))}
+        deciding.snapshot = fetch.current()
+
+    assert allowed(deciding.check(bearer(issuer), arrive))
+    assert deciding.times == 2

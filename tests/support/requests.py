@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from countersign.authorize import Mesh, Snapshot, authorize
-from countersign.core.decision import Allow, Decision, Deny
+from countersign.authorize import Judgement, Mesh, Snapshot, authorize
+from countersign.core.decision import Decision
 from countersign.core.facts import Endpoint, Headers, HttpRequest, RequestFacts
 from countersign.core.identity import Identity, VerifiedToken
 from countersign.core.posture import Posture
@@ -14,7 +14,6 @@ from countersign.policy.resources import Resources
 from countersign.policy.scope import PolicySet, WorkloadPolicies, scope
 from countersign.policy.terms.evidence import Evidence
 from countersign.policy.workload import Workload
-from countersign.tokens.authenticate import KeysNeeded
 
 NOW: Final = 1_800_000_000.0
 ROOT_NAMESPACE: Final = "istio-system"
@@ -125,10 +124,10 @@ def decide(request: RequestFacts, text: str, mesh: Mesh | None = None) -> Decisi
     return settled(authorize(request, snapshot(text, mesh), NOW, may_wait=False))
 
 
-def settled(outcome: Decision | KeysNeeded) -> Decision:
+def settled(judgement: Judgement) -> Decision:
     """A decision, where nothing may be waited for."""
-    assert isinstance(outcome, Allow | Deny)
-    return outcome
+    assert not judgement.awaits
+    return judgement.decision
 
 
 def names(values: Iterable[object]) -> list[str]:

@@ -36,7 +36,7 @@ from countersign.policy.resources import Meta, Resources
 from countersign.policy.scope import PolicySet, PortMode
 from countersign.settings import SettingsError, refuse_impossible
 from countersign.tokens.assume import assume_claims, assume_signatures, parse_claims
-from countersign.tokens.authenticate import KeysNeeded, authenticate
+from countersign.tokens.authenticate import authenticate
 from countersign.tokens.bound import bindings
 from countersign.tokens.jose import TokenError, UnverifiedToken
 from countersign.tokens.keys import KeySet, KeySetError
@@ -164,21 +164,13 @@ def _judgement(question: _Question, snapshot: Snapshot, *, may_wait: bool) -> tu
     if isinstance(facts, Deny):
         return Judgement(step=Step.REQUEST, decision=facts), True
     if claims is not None:
-        given = judge(facts, snapshot, lambda http, rules: assume_claims(claims, http, rules, now, posture))
-        return _settled(given), False
+        return judge(facts, snapshot, lambda http, rules: assume_claims(claims, http, rules, now, posture)), False
     judgement = judge(
         facts, snapshot, lambda http, rules: authenticate(http, rules, keys, now, posture, may_wait=may_wait)
     )
-    if isinstance(judgement, KeysNeeded):  # serving would fetch them; here the claims are taken as they are
-        assumed = judge(facts, snapshot, lambda http, rules: assume_signatures(http, rules, keys, now, posture))
-        return _settled(assumed), False
+    if judgement.awaits:  # serving would fetch them; here the claims are taken as they are
+        return judge(facts, snapshot, lambda http, rules: assume_signatures(http, rules, keys, now, posture)), False
     return judgement, True
-
-
-def _settled(judgement: Judgement | KeysNeeded) -> Judgement:
-    if isinstance(judgement, KeysNeeded):
-        raise TypeError("assumed tokens need no keys")
-    return judgement
 
 
 def _asked(known: Circumstances, mtls: PortMode | None, question: _Question, judgement: Judgement) -> Asked:

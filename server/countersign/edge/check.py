@@ -15,11 +15,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from countersign.authorize import Snapshot, authorize, deny
+from countersign.authorize import Judgement, Snapshot, Step, authorize, deny
 from countersign.core.decision import Allow, Decision, Reason
 from countersign.core.jwt_rule import FetchedKeys
 from countersign.edge.server import Held
-from countersign.tokens.authenticate import KeysNeeded
 from countersign.wire.codec import RequestError, decode, encode
 
 _log: Final = logging.getLogger(__name__)
@@ -46,7 +45,8 @@ class _Ticket:
     """A check that waits for keys; it counts as long as anybody has it."""
 
     payload: bytes
-    sources: Iterable[FetchedKeys]
+    snapshot: Snapshot
+    judged: Judgement
     deadline: float
 
 
@@ -72,44 +72,50 @@ class Checker:
             deadline = now + (BUDGET if time_remaining is None else min(BUDGET, time_remaining - _MARGIN))
             if deadline <= now:
                 return _NO_TIME
-            decision = self._decide(payload, may_wait=len(self._held) < MAX_HELD)
-            if isinstance(decision, KeysNeeded):
-                return partial(self._resume, self._ticket(payload, decision.sources, deadline))
-            return _encoded(decision, deadline)
+            snapshot = self._current()
+            judged = _judge(payload, snapshot, may_wait=len(self._held) < MAX_HELD)
+            if judged.awaits:
+                return partial(self._resume, self._ticket(payload, snapshot, judged, deadline))
+            return _encoded(judged.decision, deadline)
         except Exception as error:  # noqa: BLE001 (any fault of ours is a denial)
             self._report(error)
             return _INTERNAL_ERROR
 
-    def _ticket(self, payload: bytes, sources: Iterable[FetchedKeys], deadline: float) -> _Ticket:
-        ticket = _Ticket(payload=payload, sources=sources, deadline=deadline)
+    def _ticket(self, payload: bytes, snapshot: Snapshot, judged: Judgement, deadline: float) -> _Ticket:
+        ticket = _Ticket(payload=payload, snapshot=snapshot, judged=judged, deadline=deadline)
         self._held.add(ticket)  # weakly: what is never awaited leaves by itself
         return ticket
 
     async def _resume(self, ticket: _Ticket) -> bytes:
-        """Wait, and decide with whatever keys have come."""
+        """Wait, and decide with whatever keys have come. Where none have and none may, what was decided stands."""
         try:
-            await self._wait_for(ticket.sources, ticket.deadline)
-            decision = self._decide(ticket.payload, may_wait=False)
-            return _DEADLINE_PASSED if isinstance(decision, KeysNeeded) else _encoded(decision, ticket.deadline)
+            judged = ticket.judged
+            waited = await self._wait_for(judged.awaits, ticket.deadline)
+            snapshot = self._current()
+            if waited or snapshot is not ticket.snapshot:
+                judged = _judge(ticket.payload, snapshot, may_wait=False)
+            return _encoded(judged.decision, ticket.deadline)
         except Exception as error:  # noqa: BLE001 (as above)
             self._report(error)
             return _INTERNAL_ERROR
         finally:
             self._held.discard(ticket)
 
-    def _decide(self, payload: bytes, *, may_wait: bool) -> Decision | KeysNeeded:
-        try:
-            facts = decode(payload)
-        except RequestError as error:
-            return deny(error.reason, str(error))
-        return authorize(facts, self._current(), time.time(), may_wait=may_wait)
-
-    async def _wait_for(self, sources: Iterable[FetchedKeys], deadline: float) -> None:
-        """Wait until every permitted refresh has ended, or the budget has."""
+    async def _wait_for(self, sources: Iterable[FetchedKeys], deadline: float) -> bool:
+        """Wait until every permitted refresh has ended, or the budget has; False if none is permitted."""
         pending = [future for future in map(self._refresh, sources) if future is not None]
         timeout = deadline - time.monotonic()
         if pending and timeout > 0:
             await asyncio.wait(pending, timeout=timeout)
+        return bool(pending)
+
+
+def _judge(payload: bytes, snapshot: Snapshot, *, may_wait: bool) -> Judgement:
+    try:
+        facts = decode(payload)
+    except RequestError as error:
+        return Judgement(step=Step.REQUEST, decision=deny(error.reason, str(error)))
+    return authorize(facts, snapshot, time.time(), may_wait=may_wait)
 
 
 def _encoded(decision: Decision, deadline: float) -> bytes:

@@ -59,9 +59,10 @@ class TokenRefused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeysNeeded:
-    """A refresh of these key sets may change the answer."""
+    """A refresh of these key sets may change the answer. ``refused`` is the answer where none may come."""
 
     sources: frozenset[FetchedKeys]
+    refused: TokenRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,8 @@ def authenticate(  # noqa: PLR0913 (a request, what is known, when, and how)
     if isinstance(outcome, Authenticated):
         return outcome
     sources = _awaited(outcome) if may_wait else frozenset()
-    return KeysNeeded(sources=sources) if sources else refusal(outcome)
+    refused = refusal(outcome)
+    return KeysNeeded(sources=sources, refused=refused) if sources else refused
 
 
 def _by_rules(http: HttpRequest, rules: tuple[JwtRule, ...], prover: Prover) -> Authenticated | list[Failure]:
@@ -117,9 +119,9 @@ def _by_rules(http: HttpRequest, rules: tuple[JwtRule, ...], prover: Prover) -> 
         try:
             verified, written = _by_rule(located, rule, prover)
         except FinalError as final:
-            return [Failure(rule, final.error)]
+            return [Failure(rule, final.error.bare())]
         except TokenError as error:
-            failures.append(Failure(rule, error))
+            failures.append(Failure(rule, error.bare()))
         else:
             return Authenticated(
                 token=verified[-1], mutations=accepted(rules, rule, written), also=tuple(verified[:-1]), rule=rule

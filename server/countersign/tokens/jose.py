@@ -29,6 +29,10 @@ class TokenError(ValueError):
         self.reason = reason
         self.text = text
 
+    def bare(self) -> "TokenError":
+        """The same, to be kept: without the frames that it has come through, and everything that they hold."""
+        return TokenError(self.reason, self.text)
+
 
 class Base64Error(ValueError):
     """Text that is not the base64url form of any octets."""

@@ -81,10 +81,10 @@ class Prover:
             try:
                 outcome = parse(text)
             except TokenError as error:
-                outcome = error
+                outcome = error.bare()
             self._parsed[text] = outcome
         if isinstance(outcome, TokenError):
-            raise outcome
+            raise outcome.bare()
         return outcome
 
     def _verified(self, token: UnverifiedToken, rule: JwtRule, keys: KeySet | None) -> Proof:
