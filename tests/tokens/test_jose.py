@@ -1,5 +1,6 @@
 """The compact form is parsed strictly, with Envoy's statuses, before any cryptography."""
 
+import base64
 import contextlib
 import json
 from typing import Any
@@ -10,6 +11,7 @@ from countersign.tokens.jose import (
     ALGORITHMS,
     MAX_LENGTH,
     Base64Error,
+    Head,
     TokenError,
     UnverifiedToken,
     decode_base64url,
@@ -39,15 +41,24 @@ def refusal(token: str) -> tuple[Reason, str]:
 def test_parses_header_payload_and_signature() -> None:
     token = compact()
 
-    assert parse(token) == UnverifiedToken(
-        header=HEADER,
+    parsed = parse(token)
+    assert parsed == UnverifiedToken(
+        head=Head(token.split(".")[0].encode(), HEADER, "RS256", "k"),
         payload=dict(CLAIMS),
-        algorithm="RS256",
-        kid="k",
-        payload_segment=token.split(".")[1],
+        payload_json=json.dumps(dict(CLAIMS)).encode(),
         signing_input=token.rpartition(".")[0].encode(),
         signature=b"\0\0\0",
     )
+    assert parsed.payload_segment == token.split(".")[1]
+
+
+def test_a_header_that_is_known_is_not_read_again() -> None:
+    first, second = compact(payload={"jti": "1"}), compact(payload={"jti": "2"})
+    head = parse(first).head
+
+    assert parse(second, {head.segment: head}).head is head
+    assert parse(second, {head.segment: head}) == parse(second)
+    assert parse(second, {b"other": head}).head is not head
 
 
 @pytest.mark.parametrize(
@@ -89,6 +100,23 @@ def test_base64url_has_one_form_for_each_text_of_octets(octets: bytes) -> None:
     for other in (text + "=", text + "\n", text[:-1] + chr(ord(text[-1:] or "A") + 1)):
         with contextlib.suppress(Base64Error):
             assert decode_base64url(other) != octets
+
+
+@given(st.text("AZaz09-_+/=Qgw8\n \xe9\ud800*", max_size=9) | st.binary(max_size=9).map(encode))
+def test_base64url_is_what_encoding_gives_back(text: str) -> None:
+    """The definition: there are octets whose one form is this text."""
+    try:
+        octets = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        canonical = encode(octets) == text
+    except ValueError:
+        octets, canonical = b"", False
+    try:
+        decoded = decode_base64url(text)
+    except Base64Error:
+        assert not canonical
+    else:
+        assert canonical
+        assert decoded == octets
 
 
 def test_refuses_stray_bits_after_the_last_octet() -> None:
@@ -165,7 +193,7 @@ def test_refuses_every_algorithm_but_those_of_public_keys(algorithm: str) -> Non
 
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
 def test_takes_the_algorithms_of_public_keys(algorithm: str) -> None:
-    assert parse(compact(header={"alg": algorithm})).algorithm == algorithm
+    assert parse(compact(header={"alg": algorithm})).head.algorithm == algorithm
 
 
 @pytest.mark.parametrize("kid", [None, 5, ["k"], {}])
@@ -174,7 +202,7 @@ def test_refuses_a_kid_that_is_no_string(kid: object) -> None:
         Reason.TOKEN_MALFORMED,
         "Jwt header [kid] field is not a string",
     )
-    assert parse(compact(header={"alg": "RS256"})).kid == ""
+    assert parse(compact(header={"alg": "RS256"})).head.kid == ""
 
 
 @pytest.mark.parametrize("claim", ["iss", "sub", "jti"])

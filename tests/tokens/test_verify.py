@@ -429,3 +429,11 @@ def test_space_delimited_claims_become_lists() -> None:
         "permission": [],
         "roles": ["a", "b"],
     }
+
+
+def test_even_the_issuer_is_split_for_policies_where_a_rule_says_so() -> None:
+    by = rule(space_delimited_claims=frozenset({"iss"}))
+    token = check(sign(), by=by)
+
+    assert (token.issuer, token.claims["iss"]) == (ISSUER, [ISSUER])
+    assert check(sign()).claims["iss"] == ISSUER

@@ -30,7 +30,7 @@ def peek(text: str) -> Peeked:
     except TokenError as error:
         segments = [*text[:_MAX_LENGTH].split(".", 2), "", ""]
         return Peeked(header=_members(segments[0]), claims=_members(segments[1]), token=None, error=error)
-    return Peeked(header=token.header, claims=token.payload, token=token, error=None)
+    return Peeked(header=token.head.members, claims=token.payload, token=token, error=None)
 
 
 def _members(segment: str) -> Mapping[str, Any] | None:

@@ -79,7 +79,7 @@ class Prover:
         outcome = self._parsed.get(text)
         if outcome is None:
             try:
-                outcome = parse(text)
+                outcome = parse(text) if self._cache is None else parse(text, self._cache.heads)
             except TokenError as error:
                 outcome = error.bare()
             self._parsed[text] = outcome

@@ -53,8 +53,11 @@ def verify(token: UnverifiedToken, rule: JwtRule, keys: KeySet | None, now: floa
     check_claims(token, rule, now, posture)
     key = _verifying_key(token, rule, keys)
     expires = int(token.payload.get("exp", 0))
+    claims = split_claims(token.payload, rule.space_delimited_claims)
+    if claims.get("iss") == rule.issuer:
+        claims["iss"] = rule.issuer  # the same text, and one object for all that are remembered
     return VerifiedToken(
-        claims=MappingProxyType(split_claims(token.payload, rule.space_delimited_claims)),
+        claims=MappingProxyType(dict(claims)),  # a copy is smaller than a dict that has grown, and this one is kept
         issuer=rule.issuer or token.payload.get("iss", ""),
         subject=token.payload.get("sub"),
         expires_at=float(expires) if expires else None,
@@ -67,7 +70,7 @@ def check_claims(token: UnverifiedToken, rule: JwtRule, now: float, posture: Pos
     seconds = int(now)  # Envoy's clock has whole seconds
     check_issuer(token.payload.get("iss", ""), rule)
     if posture is Posture.STRICT:
-        _check_header(token.header)
+        _check_header(token.head.members)
     _check_times(token.payload, seconds)
     if posture is Posture.STRICT:
         _check_lifetime(token.payload, seconds)
@@ -112,6 +115,8 @@ def check_audience(payload: Mapping[str, Any], rule: JwtRule) -> None:
         return
     audience = payload.get("aud", ())
     said = (audience,) if isinstance(audience, str) else audience
+    if any(entry in rule.audiences for entry in said):  # mostly they are spelt alike
+        return
     wanted = {_fold(entry) for entry in rule.audiences}
     if not any(_fold(entry) in wanted for entry in said):
         raise TokenError(Reason.TOKEN_AUDIENCE, "Audiences in Jwt are not allowed")
@@ -133,11 +138,11 @@ def _verifying_key(token: UnverifiedToken, rule: JwtRule, keys: KeySet | None) -
         raise TokenError(Reason.KEYS_UNAVAILABLE, "Jwks remote fetch is failed")
     if keys is None or not keys.keys:
         raise TokenError(Reason.KEYS_UNAVAILABLE, "Jwks doesn't have any valid public key")
-    candidates = keys.eligible(token.algorithm, token.kid)
+    candidates = keys.eligible(token.head.algorithm, token.head.kid)
     if not candidates:
         raise TokenError(Reason.TOKEN_UNKNOWN_KEY, "Jwks doesn't have key to match kid or alg from Jwt")
     # INVARIANT: every candidate may verify this very algorithm, so the header alone never chooses how a key is used.
-    algorithm = _SIGNATURES[token.algorithm]
+    algorithm = _SIGNATURES[token.head.algorithm]
     for key in candidates:
         if algorithm.verify(token.signing_input, key.public, token.signature):
             return key
