@@ -3,6 +3,7 @@
 import pytest
 import yaml
 from countersign.policy.problems import Code, Position, Severity
+from countersign.policy.reading import document
 from countersign.policy.reading.document import (
     MAX_TEXT,
     Report,
@@ -156,6 +157,13 @@ def test_an_alias_may_repeat_a_value_but_not_multiply_it() -> None:
     assert _only(report)[1] == "more than 500000 values, aliases expanded"
 
 
+def test_values_are_counted_with_their_names_and_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document, "_MAX_NODES", 6)
+
+    assert _roots("a: [x, y]\n---\nb: [x, y, z]\n")[1].problems == []
+    assert _only(_roots("b: [x, y, z, z]\n")[1]) == (Code.SYNTAX, "more than 6 values, aliases expanded", "", 1, 14)
+
+
 def test_a_file_larger_than_any_configmap_is_not_parsed() -> None:
     assert len(_roots("#" * MAX_TEXT)[0]) == 0
     assert _roots("#" * MAX_TEXT)[1].problems == []
@@ -287,6 +295,7 @@ def test_a_name_that_is_no_string_is_an_error(text: str) -> None:
 
     assert read_fields(root, report, None, "spec") == {}
     assert _only(report)[0] is Code.WRONG_TYPE
+    assert _only(report)[1].startswith("`a field name` wants a string, found ")
 
 
 @pytest.mark.parametrize(("text", "names"), [("80: a", ["80"]), ("'80': a", ["80"]), ("0x50: a", ["0x50"])])

@@ -85,7 +85,7 @@ REQUESTS: Final[tuple[dict[str, Any], ...]] = (
     {"path": "/a/x/c/", "host": "a", "method": "POST", "source": "fe80::1%eth0", "destination": "10.0.0.1"},
     {"path": "//admin", "host": "a.example.", "source": "10.0.0.1%eth0", "destination": "::1"},
     {"path": "/a/../admin", "host": "", "source": "", "port": 0, "destination": ""},
-    {"path": "", "source": "192.0.2.1"},
+    {"path": "", "source": "192.0.2.1", "sni": None},
 )
 LINES: Final = ((), ("v",), ("vw",), ("v", "w"), ("v,w",), ("",), ("v\udcff",))
 
