@@ -262,12 +262,125 @@ def test_a_mistake_about_mtls_is_told_word_for_word(spec: str, code: Code, messa
             "`principals` in a CUSTOM policy, which runs before authentication",
             "ask for identities in an ALLOW or DENY policy",
         ),
+        (
+            "{action: §ALOW}",
+            WRONG,
+            "unknown action `ALOW`",
+            "did you mean `ALLOW`?",
+        ),
+        (
+            "{action: DENY, rules: §[]}",
+            WRONG,
+            "a DENY policy without rules denies nothing",
+            "add a rule",
+        ),
+        (
+            f"{{rules: [{'{}, ' * 512}§{{}}]}}",
+            WRONG,
+            "more than 512 rules",
+            "split the policy",
+        ),
+        ("{rules: [{from: §[]}]}", WRONG, "`from` is empty", "leave it out to match everything"),
+        (
+            "{rules: [{to: [{operation: §{}}]}]}",
+            WRONG,
+            "`operation` is empty",
+            "name a field, or leave the entry out",
+        ),
+        (
+            "{rules: [{to: [{operation: {paths: §/a}}]}]}",
+            TYPE,
+            "`paths` wants a list, found a string",
+            "",
+        ),
+        (
+            "{rules: [{to: [{operation: {paths: [/a, §5]}}]}]}",
+            TYPE,
+            "`paths` wants a string, found a number",
+            'quote it: "5"',
+        ),
+        (
+            f"{{rules: [{{from: [{'{source: {principals: [a]}}, ' * 512}§{{source: {{principals: [a]}}}}]}}]}}",
+            WRONG,
+            "more than 512 entries in `from`",
+            "split the rule",
+        ),
     ],
 )
 def test_a_mistake_in_a_policy_is_told_word_for_word(spec: str, code: Code, message: str, advice: str) -> None:
     text, places = _marked(authorization(spec))
 
     assert _told(text) == [(places[0], code, message, advice)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        (
+            "{action: CUSTOM, provider: §x, rules: [{}]}",
+            [
+                (TYPE, "`provider` wants an object, found a string", ""),
+                (EMPTY, "CUSTOM without `provider.name`", "name the extension provider"),
+            ],
+        ),
+        (
+            "{action: CUSTOM, provider: §{name: §5}, rules: [{}]}",
+            [
+                (EMPTY, "CUSTOM without `provider.name`", "name the extension provider"),
+                (TYPE, "`provider.name` wants a string, found a number", 'quote it: "5"'),
+            ],
+        ),
+        (
+            "{action: §NONE, provider: §{name: p}}",
+            [
+                (WRONG, "unknown action `NONE`", "known here: ALLOW, AUDIT, CUSTOM, DENY"),
+                (WRONG, "`provider` with `action: `", "it is for CUSTOM only"),
+            ],
+        ),
+        (
+            "{rules: [{from: [§{}, {source: §{}}, §{}]}]}",
+            [
+                (EMPTY, "`from` entry without `source`", ""),
+                (WRONG, "`source` is empty", "name a field, or leave the entry out"),
+                (EMPTY, "`from` entry without `source`", ""),
+            ],
+        ),
+        (
+            "{targetRef: §{kind: Service}, targetRefs: §[§{kind: Service}]}",
+            [
+                (EMPTY, "`targetRefs` entry without `name`", ""),
+                (WRONG, "`targetRefs` beside `targetRef`", "keep one of them"),
+                (EMPTY, "`targetRefs` entry without `name`", ""),
+            ],
+        ),
+    ],
+)
+def test_mistakes_in_a_policy_are_told_side_by_side(spec: str, expected: list[tuple[Code, str, str]]) -> None:
+    text, places = _marked(authorization(spec))
+    if len(places) < len(expected):
+        places *= len(expected)
+
+    assert _told(text) == [(place, *each) for place, each in zip(places, expected, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message", "advice"),
+    [
+        ("{selector: §{}}", "an empty `selector` selects every workload", "leave it out"),
+        (
+            "{rules: [{to: [{operation: {paths: [/a], hosts: §[]}}]}]}",
+            "an empty `hosts` restricts nothing",
+            "add a value or leave it out",
+        ),
+    ],
+)
+def test_what_has_no_effect_is_warned_of_word_for_word(spec: str, message: str, advice: str) -> None:
+    text, (place,) = _marked(authorization(spec))
+    (warning,) = parse({"f": text}, None, lambda _: "").warnings
+
+    assert f"{warning.position.line}:{warning.position.column}" == place
+    assert (warning.severity, warning.code) == (Severity.WARNING, WRONG)
+    assert (warning.message, warning.help) == (message, advice)
 
 
 KIND_ERROR = "`kind: authorizationpolicy` with `apiVersion: v1` is no resource of security.istio.io"
@@ -322,6 +435,21 @@ HEAD = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n"
             TYPE,
             "`metadata.namespace` wants a string, found a number",
             'quote it: "5"',
+        ),
+        (
+            f"{HEAD.replace('Peer', 'Request')}metadata: {{name: a, namespace: n, annotations: {{§5: a}}}}\n",
+            TYPE,
+            "`a field name` wants a string, found a number",
+            'quote it: "5"',
+        ),
+        (
+            (
+                "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"
+                "metadata: {name: a, namespace: n, annotations: {istio.io/dry-run: §true}}\n"
+            ),
+            TYPE,
+            "`istio.io/dry-run` wants a string, found a boolean",
+            'quote it: "true"',
         ),
         (f"{HEAD}metadata: §x\n", TYPE, "`metadata` wants an object, found a string", ""),
         (

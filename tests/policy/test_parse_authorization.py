@@ -183,6 +183,11 @@ def test_a_provider_is_a_name_and_nothing_else(provider: str, code: Code) -> Non
     assert code in [row[0] for row in _refused(f"{{action: CUSTOM, provider: {provider}, rules: [{{}}]}}")]
 
 
+@pytest.mark.parametrize("provider", ["", "provider: null"])
+def test_other_policies_have_no_provider(provider: str) -> None:
+    assert _policy(f"{{{provider}}}").provider == ""
+
+
 @pytest.mark.parametrize("action", ["ALLOW", "DENY", "AUDIT"])
 def test_a_provider_is_for_custom_alone(action: str) -> None:
     refused = _refused(f"{{action: {action}, provider: {{name: p}}, rules: [{{}}]}}")
