@@ -290,6 +290,25 @@ def test_a_remembered_token_is_refused_as_soon_as_its_key_is_withdrawn(
         assert reason(call(serve.address, bearing)) == "token-unknown-key"
 
 
+def test_no_place_that_a_token_names_is_ever_asked(tmp_path: Path, policies: Path) -> None:
+    """RFC 8725 3.10, CVE-2018-0114: keys come from where the policy says, whatever a header offers."""
+    genuine, attacker = Issuer("https://issuer.test"), Issuer("https://issuer.test")
+    claims = {"sub": "alice", "exp": int(time.time()) + 600}
+    with IssuerServer(genuine) as issuer, IssuerServer(attacker) as decoy:
+        (policies / "p.yaml").write_text(WITH_KEYS % issuer.jwks_uri)
+        own = attacker.jwks()["keys"][1]
+        offers = {"jku": decoy.jwks_uri, "x5u": decoy.jwks_uri, "jwk": own, "kid": own["kid"]}
+        with Serve(tmp_path, policies, "--namespace", "apps") as serve:
+            answers = []
+            for by, members in ((genuine, {**offers, "kid": genuine.kid("ES256")}), (attacker, offers)):
+                token = by.sign(claims, algorithm="ES256", headers=members)
+                bearing = request(headers={"authorization": f"Bearer {token}"}).SerializeToString()
+                answers.append(reason(call(serve.address, bearing)))
+
+        assert answers == ["allow-rule-matched", "token-unknown-key"]
+        assert (decoy.fetches, issuer.fetches > 0) == (0, True)
+
+
 @pytest.mark.parametrize("what", ["socket directory", "socket path", "probes port"])
 def test_a_place_that_cannot_be_listened_on_is_named(tmp_path: Path, policies: Path, what: str) -> None:
     path = tmp_path / "a.sock"
