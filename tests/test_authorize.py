@@ -857,6 +857,8 @@ def _attack_rule(kind: str, action: str, rest: str) -> str:
 DECIDED: Final[dict[str, str]] = {
     "host 'se\u0441ret.com'": "deny",  # not ASCII: refused outright, as the row's own note prefers
     "ALLOW hosts:[a.com] vs a.com:443": "deny",  # the port is part of the value in an ALLOW, as in Istio
+    # Envoy's RBAC takes it for IPv6, others for IPv4: an ALLOW wants both readings.
+    "ALLOW ipBlocks:[10.0.0.0/8] vs ::ffff:10.1.2.3": "deny",
     # Trust domains are checked before any policy: a foreign peer is refused, whatever its principal matches.
     "*/ns/a/sa/b vs spiffe://evil.td/ns/a/sa/b": "deny",
     # `namespaces` is Istio's own pattern .*/ns/<v>/.*, not anchored (design, section 5.4).
