@@ -14,6 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
+from asyncio.subprocess import PIPE
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ _HTTP: Final = "type.googleapis.com/envoy.extensions.filters.http"
 _MANAGER: Final = "envoy.filters.network.http_connection_manager"
 _LIMIT: Final = 10.0  # seconds for one answer
 _SLICES: Final = 10
+_BEGIN: Final = b"\n"  # an empty line after the tokens of a flood
 _RATIO: Final = 1.5  # p99 under a flood, against that of the undisturbed run
 
 Tokens = Callable[[], str]
@@ -208,17 +210,44 @@ async def rotation(running: Storm, name: str, seconds: float, *, keep_old: bool)
     return [each for each in samples if each not in caught], caught
 
 
-async def flood(running: Storm, name: str, seconds: float, made_up: int) -> tuple[list[Sample], list[Sample]]:
-    """Good requests, and beside them ``made_up`` tokens, all within so many seconds."""
-    good, bad = Load(running.port), Load(running.port)
-    texts = iter([running.made_up(name) for _ in range(made_up)])
-    samples = await asyncio.gather(
-        good.run(lambda: running.good(name), RATE, int(seconds * RATE)),
-        bad.run(lambda: next(texts), made_up / seconds, made_up),
-    )
-    await good.close()
-    await bad.close()
-    return samples
+async def flood(running: Storm, name: str, seconds: float, made_up: int) -> tuple[list[Sample], dict[int, int]]:
+    """Good requests, and beside them ``made_up`` tokens, all within so many seconds: the first, and how the others end.
+
+    The others come from a process of their own: what this one had to do for them would slow the good ones.
+    """
+    texts = [running.good(name) for _ in range(int(seconds * RATE))]
+    good = Load(running.port)
+    if not made_up:
+        samples = await good.run(iter(texts).__next__, RATE, len(texts))
+        await good.close()
+        return samples, {}
+    tokens = "".join(f"{running.made_up(name)}\n" for _ in range(made_up)).encode()
+    command = [sys.executable, "-m", "tests.envoy.storm", "--flood", str(running.port), "--seconds", str(seconds)]
+    child = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
+    if child.stdin is None or child.stdout is None:
+        raise AssertionError("both are pipes")
+    try:
+        child.stdin.write(tokens + _BEGIN)
+        await asyncio.wait_for(child.stdout.readline(), _LIMIT)  # it is about to begin
+        samples = await good.run(iter(texts).__next__, RATE, len(texts))
+        ended = json.loads(await asyncio.wait_for(child.stdout.readline(), _LIMIT))
+    finally:
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                child.terminate()
+        await child.wait()
+        await good.close()
+    return samples, {int(status): count for status, count in ended.items()}
+
+
+async def _send_flood(port: int, seconds: float) -> None:
+    """The process of made-up tokens: they come on standard input, and go out evenly."""
+    tokens = list(iter(sys.stdin.readline, _BEGIN.decode()))
+    _say("ready")
+    load = Load(port)
+    samples = await load.run(iter(token.strip() for token in tokens).__next__, len(tokens) / seconds, len(tokens))
+    await load.close()
+    _say(json.dumps(statuses(samples)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -226,7 +255,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make storm", description=__doc__)
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--made-up", type=int, default=10_000, help="tokens with made-up key IDs")
+    parser.add_argument("--flood", type=int, metavar="PORT", help="only send the made-up tokens of standard input")
     options = parser.parse_args(arguments)
+    if options.flood:
+        asyncio.run(_send_flood(options.flood, options.seconds))
+        return 0
     return asyncio.run(_measure(options.seconds, options.made_up))
 
 
@@ -238,17 +271,19 @@ async def _measure(seconds: float, made_up: int) -> int:
             fetches = running.issuers[name].fetches
             _say(f"rotation, {name}: {statuses(samples)}, {len(caught)} caught on their way, {fetches} fetches")
             faults += sum(each.status == 401 for each in samples)
-        calm, good, bad = [], [], []
+        calm: list[Sample] = []
+        good: list[Sample] = []
+        bad: Counter[int] = Counter()
         before, began = running.issuers["flooded"].fetches, time.monotonic()
         for _ in range(_SLICES):  # by turns, so that whatever else the machine does slows both
             calm += (await flood(running, "flooded", seconds / _SLICES, 0))[0]
             slice_of_good, slice_of_bad = await flood(running, "flooded", seconds / _SLICES, made_up // _SLICES)
             good += slice_of_good
-            bad += slice_of_bad
+            bad.update(slice_of_bad)
         fetches = running.issuers["flooded"].fetches - before
         ratio = p99(good) / p99(calm)
         _say(f"undisturbed: {statuses(calm)}, {_latencies(calm)}")
-        _say(f"beside {len(bad)} made-up tokens ({statuses(bad)}): {statuses(good)}, {_latencies(good)}")
+        _say(f"beside {bad.total()} made-up tokens ({dict(bad)}): {statuses(good)}, {_latencies(good)}")
         _say(f"p99 is {ratio:.2f} of the undisturbed one; {fetches} fetches in {time.monotonic() - began:.0f} s")
         faults += sum(each.status == 401 for each in good) + (ratio > _RATIO)
     return 1 if faults else 0
