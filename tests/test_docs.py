@@ -113,8 +113,9 @@ def test_the_gate_runs_the_readmes_test_command_and_lint() -> None:
     assert {"make lint", "make test"} <= set(gate)
 
 
-def test_the_serve_command_of_the_readme_has_flags_that_exist() -> None:
-    (command,) = re.findall(r"^ +countersign (serve .*)$", README, re.MULTILINE)
+@pytest.mark.parametrize("page", ["README.md", "docs/workers.md"])
+def test_the_serve_command_of_a_page_has_flags_that_exist(page: str) -> None:
+    (command,) = re.findall(r"^ +countersign (serve .*)$", (ROOT / page).read_text(), re.MULTILINE)
     words = [sys.executable, "-m", "countersign", *command.split(), "--help"]
     result = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
 

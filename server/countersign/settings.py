@@ -6,7 +6,7 @@ from pathlib import Path
 from countersign.authorize import Mesh
 from countersign.core.identity import PeerSource
 from countersign.core.spiffe import is_trust_domain
-from countersign.edge.addresses import Address, TcpAddress
+from countersign.edge.addresses import Address, AddressError, TcpAddress, of_worker
 from countersign.edge.keys.access import KeySettings
 from countersign.edge.transport import Transport
 from countersign.tokens.cache import ENTRIES
@@ -20,7 +20,7 @@ class SettingsError(ValueError):
 class Settings:
     """Everything that `serve` needs. Raise `SettingsError` for what cannot work.
 
-    ``token_cache`` is how many verified tokens are remembered, 0 for none.
+    ``token_cache`` is how many verified tokens are remembered, 0 for none; by each of the ``workers``.
     """
 
     listen: tuple[Address, ...]
@@ -31,6 +31,7 @@ class Settings:
     transport: Transport = Transport.AUTO
     keys: KeySettings = KeySettings()  # noqa: RUF009 (frozen)
     token_cache: int = ENTRIES
+    workers: int = 1
 
     def __post_init__(self) -> None:
         """Hold the settings against each other."""
@@ -42,6 +43,8 @@ class Settings:
                 )
         if len(set(self.listen)) != len(self.listen):
             raise SettingsError("--listen: the same address twice")
+        if self.workers > 1:
+            self._refuse_clashes()
         refuse_impossible(self.mesh)
         times = self.keys.times
         if 2 * times.refresh > times.max_stale:
@@ -49,6 +52,26 @@ class Settings:
                 f"--keys-refresh {times.refresh:g} s: more than half of --keys-max-stale {times.max_stale:g} s; "
                 "one failed fetch would end the keys"
             )
+
+    def addresses_of(self, worker: int) -> tuple[Address, ...]:
+        """Where a worker listens, counted from 0: its own address for each of ``listen``. Raise `AddressError`."""
+        return self.listen if self.workers == 1 else tuple(of_worker(address, worker) for address in self.listen)
+
+    def _refuse_clashes(self) -> None:
+        flags = f"--workers {self.workers} and --listen"
+        taken: dict[Address, str] = {self.probes: "--probes"}
+        for worker in range(self.workers):
+            try:
+                addresses = self.addresses_of(worker)
+            except AddressError as error:
+                raise SettingsError(f"{flags}: {error}") from error
+            for address in addresses:
+                if address in taken:
+                    raise SettingsError(
+                        f"{flags}: worker {worker} would listen on {address}, which is {taken[address]}'s; "
+                        "consecutive ports or names must be free"
+                    )
+                taken[address] = f"worker {worker}"
 
 
 def refuse_impossible(mesh: Mesh) -> None:

@@ -10,6 +10,7 @@ from countersign.edge.addresses import (
     AddressError,
     TcpAddress,
     UnixAddress,
+    of_worker,
     parse_address,
     prepare_socket,
     restrict_socket,
@@ -124,3 +125,24 @@ def test_a_socket_is_for_its_owner_and_group(tmp_path: Path) -> None:
         restrict_socket(UnixAddress(str(path)))
 
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
+
+
+@pytest.mark.parametrize(
+    ("address", "number", "own"),
+    [
+        ("unix:/run/authz.sock", 0, "unix:/run/authz-0.sock"),
+        ("unix:/run/authz.sock", 12, "unix:/run/authz-12.sock"),
+        ("unix:/run/a.b/authz", 1, "unix:/run/a.b/authz-1"),
+        ("127.0.0.1:9191", 0, "127.0.0.1:9191"),
+        ("[::1]:9191", 3, "[::1]:9194"),
+        ("127.0.0.1:65534", 1, "127.0.0.1:65535"),
+    ],
+)
+def test_each_worker_has_an_address_of_its_own(address: str, number: int, own: str) -> None:
+    assert str(of_worker(parse_address(address), number)) == own
+
+
+@pytest.mark.parametrize(("address", "number"), [("127.0.0.1:65535", 1), ("127.0.0.1:0", 0), (f"unix:/{'a' * 105}", 1)])
+def test_a_worker_that_would_have_no_address_is_refused(address: str, number: int) -> None:
+    with pytest.raises(AddressError):
+        of_worker(parse_address(address), number)

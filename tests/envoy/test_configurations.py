@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from countersign.edge.addresses import UnixAddress, of_worker
 from countersign.mesh.certificates import TRUST_DOMAIN, WORKLOADS, write_certificates
 from countersign.mesh.envoy import validate
 from countersign.mesh.relocate import Places, relocate
@@ -42,8 +43,26 @@ def _keys(node: object) -> Iterator[str]:
         yield from _keys(value)
 
 
-def test_the_mesh_has_a_client_a_server_and_an_edge() -> None:
-    assert [file.stem for file in FILES] == ["edge", "httpbin", "sleep"]
+def test_the_mesh_has_a_client_a_server_and_an_edge_and_the_server_may_have_workers() -> None:
+    assert [file.stem for file in FILES] == ["edge", "httpbin", "sleep", "workers"]
+
+
+def test_the_sidecar_with_workers_differs_from_that_of_the_demo_where_it_says_so() -> None:
+    with_workers, demo = _load("workers"), _load("httpbin")
+    for chain in with_workers["static_resources"]["listeners"][0]["filter_chains"]:
+        (filter_,) = _find(chain, "ExtAuthz")
+        filter_["grpc_service"].pop("retry_policy", None)  # both chains have the same filter
+    (cluster,) = (each for each in with_workers["static_resources"]["clusters"] if each["name"] == "countersign")
+    added = ("health_checks", "outlier_detection", "common_lb_config", "circuit_breakers")
+    for name in added:
+        del cluster[name]
+    (endpoints,) = cluster["load_assignment"]["endpoints"]
+    paths = [each["endpoint"]["address"]["pipe"]["path"] for each in endpoints["lb_endpoints"]]
+    del endpoints["lb_endpoints"][1:]
+    endpoints["lb_endpoints"][0]["endpoint"]["address"]["pipe"]["path"] = "/run/countersign/authz.sock"
+
+    assert paths == [str(of_worker(UnixAddress("/run/countersign/authz.sock"), n))[5:] for n in range(2)]
+    assert with_workers == demo
 
 
 @pytest.mark.envoy
@@ -182,7 +201,7 @@ def test_a_client_speaks_to_httpbin_and_to_nobody_else(name: str) -> None:
 def test_only_the_server_sidecar_passes_client_certificates_on(file: Path) -> None:
     (manager, *_) = _find(yaml.safe_load(file.read_text()), "HttpConnectionManager")
 
-    if file.stem == "httpbin":
+    if file.stem in {"httpbin", "workers"}:
         assert manager["forward_client_cert_details"] == "APPEND_FORWARD"
         assert manager["set_current_client_cert_details"] == {"subject": True, "uri": True, "dns": True}
     else:

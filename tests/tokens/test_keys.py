@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import pickle
 from typing import Any
 
 import pytest
@@ -45,6 +46,14 @@ def test_takes_a_key_of_each_algorithm(algorithm: str) -> None:
     (key,) = key_set(jwk(algorithm)).keys
 
     assert (key.kid, set(key.algorithms)) == (f"{algorithm}-0", {algorithm})
+
+
+def test_a_key_set_is_the_same_in_another_process() -> None:
+    keys = key_set(*map(jwk, ALGORITHMS), {"kty": "oct"})
+    there = pickle.loads(pickle.dumps(keys))  # noqa: S301 (our own)
+
+    assert there == keys
+    assert [key.public for key in there.keys] == [key.public for key in keys.keys]
 
 
 def test_a_key_without_an_algorithm_takes_those_of_its_type_and_curve() -> None:

@@ -22,6 +22,8 @@ from countersign.tokens.cache import ENTRIES
 
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _MAX_ENTRIES: Final = 1_000_000
+_MAX_WORKERS: Final = 64
+_LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _DEFAULT_LISTEN: Final = TcpAddress("127.0.0.1", 9191)
 
 
@@ -52,6 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=list(Transport),
         default=Transport.AUTO,
         help="what carries gRPC; auto: native (pygrpc-native) on a unix socket or loopback, else grpcio",
+    )
+    add(
+        "--workers",
+        metavar="N",
+        type=_workers,
+        default=1,
+        help="processes to serve with, each on an address of its own: authz-0.sock, ...; ports count up (default: 1)",
     )
     add(
         "--token-cache",
@@ -91,10 +100,10 @@ def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(
         level=given.arguments.log_level.upper(),
         stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        format=_LOG_FORMAT,
     )
     try:
-        asyncio.run(App(settings).run())
+        asyncio.run(_service(settings, given.arguments.log_level.upper()))
     except PolicyError as error:
         print(f"countersign serve: the policies cannot be used\n{error}", file=sys.stderr)
         return 1
@@ -102,6 +111,17 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"countersign serve: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+async def _service(settings: Settings, log_level: str) -> None:
+    if settings.workers == 1:
+        await App(settings).run()
+    else:
+        # Only where there are some.
+        from countersign.workers.messages import Logs  # noqa: PLC0415
+        from countersign.workers.supervisor import Supervisor  # noqa: PLC0415
+
+        await Supervisor(settings, Logs(level=log_level, format=_LOG_FORMAT)).run()
 
 
 def _settings(given: Layered) -> Settings:
@@ -115,6 +135,7 @@ def _settings(given: Layered) -> Settings:
             mesh=mesh_of(arguments),
             transport=arguments.transport,
             token_cache=arguments.token_cache,
+            workers=arguments.workers,
             keys=keys_of(arguments, given.issuers),
         )
     except SettingsError as error:
@@ -131,6 +152,12 @@ def _address(text: str) -> Address:
 def _entries(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > len(str(_MAX_ENTRIES)) or int(text) > _MAX_ENTRIES:
         raise argparse.ArgumentTypeError(f"`{text}` is no number of tokens, 0 to {_MAX_ENTRIES}")
+    return int(text)
+
+
+def _workers(text: str) -> int:
+    if text not in map(str, range(1, _MAX_WORKERS + 1)):
+        raise argparse.ArgumentTypeError(f"`{text}` is no number of processes, 1 to {_MAX_WORKERS}")
     return int(text)
 
 

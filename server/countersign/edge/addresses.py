@@ -72,6 +72,21 @@ def parse_address(text: str) -> Address:
     return TcpAddress(match[1].strip("[]"), int(match[2]))
 
 
+def of_worker(address: Address, number: int) -> Address:
+    """The address of a worker, counted from 0: `authz.sock` becomes `authz-0.sock`, a port the next ones.
+
+    Raise `AddressError` where there is none.
+    """
+    if isinstance(address, UnixAddress):
+        path = Path(address.path)
+        return parse_address(f"unix:{path.with_name(f'{path.stem}-{number}{path.suffix}')}")
+    if not address.port:
+        raise AddressError(f"`{address}`: port 0 is any free one, and has no next one")
+    if address.port + number > _MAX_PORT:
+        raise AddressError(f"`{address}`: there is no port {address.port + number}")
+    return TcpAddress(address.host, address.port + number)
+
+
 def prepare_socket(address: UnixAddress) -> None:
     """Make way for a unix socket: remove one that nobody serves. Raise OSError for anything else in its place."""
     path = Path(address.path)

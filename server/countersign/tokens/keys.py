@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 )
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from countersign.tokens.jose import Base64Error, decode_base64url
 from countersign.tokens.strict_json import JsonError, loads
@@ -69,6 +70,16 @@ class Key:
     algorithms: frozenset[str]
     thumbprint: str
     public: PublicKey = field(compare=False, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled for another process of ours, with the public key as SubjectPublicKeyInfo (RFC 5280 4.1)."""
+        der = self.public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return _unpickled, (self.kid, self.algorithms, self.thumbprint, der)
+
+
+def _unpickled(kid: str, algorithms: frozenset[str], thumbprint: str, der: bytes) -> Key:
+    public = cast(PublicKey, load_der_public_key(der))  # it was one when it was pickled
+    return Key(kid=kid, algorithms=algorithms, thumbprint=thumbprint, public=public)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

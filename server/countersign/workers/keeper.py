@@ -1,0 +1,115 @@
+"""Keeps one worker running: whatever ends its process, another takes its place on the same address."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Callable
+from typing import Final
+
+from countersign.core.jwt_rule import FetchedKeys
+from countersign.edge.transport import TransportError
+from countersign.workers.messages import Failed, Listening, Missed, Start
+from countersign.workers.outbox import Outbox
+from countersign.workers.process import Process, begin
+
+_log: Final = logging.getLogger(__name__)
+
+FIRST_BACKOFF: Final = 0.1  # seconds until the next process, doubled with each one that does not last
+MAX_BACKOFF: Final = 10.0
+LASTING: Final = 30.0  # seconds after which an end is the first again
+
+Refresh = Callable[[FetchedKeys], "asyncio.Future[None] | None"]
+
+
+class Keeper:
+    """One worker. ``state`` is what a process of it must know, by rank (see `countersign.workers.outbox`)."""
+
+    def __init__(self, name: str, start: Start, refresh: Refresh, on_news: Callable[[], None]) -> None:
+        self._name = name
+        self._start = start
+        self._refresh = refresh
+        self._on_news = on_news
+        self._state: dict[int, bytes] = {}
+        self._outbox = Outbox()
+        self._process: Process | None = None
+        self._failed: Failed | None = None
+        self._has_listened = False
+        self._stop = asyncio.Event()
+        self.listens = False
+
+    def tell(self, rank: int, message: bytes) -> None:
+        """Tell the process that runs, and each that comes after it."""
+        self._state[rank] = message
+        self._outbox.put(rank, message)
+
+    def stop(self) -> None:
+        """Have it drain, and begin no other."""
+        self._stop.set()
+        if self._process is not None:
+            self._process.signal(signal.SIGTERM)
+
+    async def keep(self) -> None:
+        """Keep a process running until `stop`, or until cancelled, which kills it.
+
+        Raise OSError or `TransportError` if the first one cannot serve.
+        """
+        backoff = FIRST_BACKOFF
+        while not self._stop.is_set():
+            begun = time.monotonic()
+            code = await self._run()
+            if self._stop.is_set():
+                return
+            why = self._failed.why if self._failed is not None else f"exit code {code}"
+            if not self._has_listened:
+                raise _error(self._failed, f"{self._name} ended before it listened: {why}")
+            backoff = FIRST_BACKOFF if time.monotonic() - begun > LASTING else backoff
+            _log.error("%s has ended, another begins in %g s: %s", self._name, backoff, why)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), backoff)
+            backoff = min(2 * backoff, MAX_BACKOFF)
+
+    async def _run(self) -> int:
+        self._failed = None
+        self._outbox = Outbox()  # what was not sent is in the state, and what was asked has been forgotten
+        for rank, message in self._state.items():
+            self._outbox.put(rank, message)
+        process = await begin()
+        self._process = process
+        if self._stop.is_set():  # meanwhile
+            process.signal(signal.SIGTERM)
+        try:
+            return await process.converse(self._start, self._outbox, self._hear)
+        finally:
+            self._process = None
+            self.listens = False
+            self._on_news()
+
+    def _hear(self, message: object) -> None:
+        match message:
+            case Listening():
+                self.listens = self._has_listened = True
+                pid = self._process.pid if self._process is not None else 0
+                _log.info("%s serves, process %d", self._name, pid)
+                self._on_news()
+            case Missed(source=source):
+                self._answer(source)
+            case Failed():
+                self._failed = message
+            case _:
+                raise TypeError(f"no message from a worker: {type(message).__name__}")
+
+    def _answer(self, source: FetchedKeys) -> None:
+        outbox = self._outbox  # of the process that has asked
+        landing = self._refresh(source)
+        if landing is None:
+            outbox.landed(source, refused=True)
+        else:
+            landing.add_done_callback(lambda _: outbox.landed(source, refused=False))
+
+
+def _error(failed: Failed | None, otherwise: str) -> Exception:
+    if failed is None:
+        return OSError(otherwise)
+    return TransportError(failed.why) if failed.usage else OSError(failed.why)

@@ -1,0 +1,119 @@
+"""The supervisor: reads policies and fetches keys once for all workers, keeps them running, and answers for them."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from countersign.edge.keys.fetcher import KeySets
+from countersign.edge.probes import Probes
+from countersign.in_force import Policies
+from countersign.settings import Settings
+from countersign.sources import Sources
+from countersign.workers.keeper import Keeper
+from countersign.workers.messages import Keys, Logs, Standing, Start, loaded, packed
+from countersign.workers.outbox import KEYS, POLICIES, STANDING
+from countersign.workers.worker import GRACE
+
+_log: Final = logging.getLogger(__name__)
+
+_MARGIN: Final = 5.0  # seconds beyond the workers' own grace, before they are killed
+
+
+class Supervisor:
+    """The parent of ``settings.workers`` processes. It answers no checks."""
+
+    def __init__(self, settings: Settings, logs: Logs) -> None:
+        self._settings = settings
+        self._stop = asyncio.Event()
+        self._news = asyncio.Event()
+        self._all_have_served = False
+        self._sources = Sources(settings, self._put, self._take_keys, self._news.set)
+        self._keepers = [
+            Keeper(
+                f"worker {number} ({', '.join(map(str, settings.addresses_of(number)))})",
+                Start(
+                    settings=replace(settings, listen=settings.addresses_of(number), workers=1),
+                    logs=replace(logs, format=logs.format.replace("%(message)s", f"worker {number}: %(message)s")),
+                ),
+                self._sources.refresh,
+                self._news.set,
+            )
+            for number in range(settings.workers)
+        ]
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raise `PolicyError`, `TransportError` or OSError where it cannot start."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        self._take_keys({})
+        await self._sources.load()
+        with Probes(self._settings.probes, self._not_ready):
+            await self._serve()
+
+    async def _serve(self) -> None:
+        tasks = [*self._sources.start(self._stop), asyncio.create_task(self._announce(), name="health")]
+        workers = [asyncio.create_task(keeper.keep(), name="worker") for keeper in self._keepers]
+        stopped = asyncio.create_task(self._stop.wait(), name="stop")
+        try:
+            # None of them ends by itself: if one does, stop rather than serve without it.
+            done, _ = await asyncio.wait([*tasks, *workers, stopped], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._stop.set()
+            _log.info("stopping")
+            await self._drain(workers)  # before the tasks end: running checks may wait for a key
+            for task in (*tasks, stopped):
+                task.cancel()
+            await asyncio.gather(*tasks, stopped, return_exceptions=True)
+        for task in done:
+            if task is not stopped:
+                task.result()
+
+    async def _drain(self, workers: Sequence[asyncio.Task[None]]) -> None:
+        """Let all of them end, and kill those that do not."""
+        for keeper in self._keepers:
+            keeper.stop()
+        await asyncio.wait(workers, timeout=GRACE + _MARGIN)
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+    def _not_ready(self) -> str:
+        """Why checks should not come to this machine yet, or no more; empty if they should.
+
+        At the start all workers are waited for. Later, one that is being replaced is Envoy's to pass by.
+        """
+        listening = sum(keeper.listens for keeper in self._keepers)
+        if self._stop.is_set():
+            return "stopping"
+        why = self._sources.not_ready()
+        if why:
+            return why
+        self._all_have_served = self._all_have_served or listening == len(self._keepers)
+        if not listening or not self._all_have_served:
+            return f"{listening} of {len(self._keepers)} workers serve"
+        return ""
+
+    async def _announce(self) -> None:
+        """Tell the workers, and so their health checks, whatever readiness becomes."""
+        said: bool | None = None
+        while True:
+            serving = not self._sources.not_ready()
+            if serving is not said:
+                self._tell(STANDING, packed(Standing(serving=serving)))
+            said = serving
+            await self._news.wait()
+            self._news.clear()
+
+    async def _put(self, policies: Policies) -> None:
+        self._tell(POLICIES, await asyncio.to_thread(loaded, policies))
+
+    def _take_keys(self, keys: KeySets) -> None:
+        self._tell(KEYS, packed(Keys(sets=dict(keys))))
+
+    def _tell(self, rank: int, message: bytes) -> None:
+        for keeper in self._keepers:
+            keeper.tell(rank, message)

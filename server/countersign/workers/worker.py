@@ -1,0 +1,155 @@
+"""One worker: answers checks by the policies and keys that the supervisor sends, and ends when that one does."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from typing import Final
+
+from countersign.edge.check import Checker, report_on
+from countersign.edge.keys.fetcher import KeySets
+from countersign.edge.transport import TransportError, make_server
+from countersign.in_force import InForce
+from countersign.workers.messages import (
+    Failed,
+    Keys,
+    Landed,
+    Listening,
+    Loaded,
+    Missed,
+    Standing,
+    Start,
+    packed,
+    policies_of,
+    received,
+)
+from countersign.workers.misses import Misses
+
+_log: Final = logging.getLogger(__name__)
+
+GRACE: Final = 10.0  # seconds for running checks to end
+
+
+async def work(pipe: socket.socket) -> int:
+    """Serve as the supervisor at the other end says, until SIGTERM or until it has gone. Give the exit code."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)  # the supervisor's to pass on, as SIGTERM
+    reader, writer = await asyncio.open_connection(sock=pipe)
+    start = await received(reader)
+    if not isinstance(start, Start):
+        return 0  # the supervisor has gone meanwhile
+    logging.basicConfig(level=start.logs.level, stream=sys.stderr, format=start.logs.format)
+    try:
+        await _Worker(start, reader, writer).run(stop)
+    except (TransportError, OSError) as error:
+        writer.write(packed(Failed(why=str(error), usage=isinstance(error, TransportError))))
+        return 1
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+    return 0
+
+
+class _Worker:
+    """Hears, loads and serves at the same time; whichever of it ends, ends the worker."""
+
+    def __init__(self, start: Start, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._misses = Misses(lambda source: self._say(Missed(source=source)))
+        self._in_force = InForce(start.settings)
+        checker = Checker(self._in_force.current, self._misses.refresh, report_on(asyncio.get_running_loop()))
+        self._server = make_server(checker.answer, start.settings.listen, start.settings.transport)
+        self._keys: KeySets = {}
+        self._loaded: Loaded | None = None  # the latest that are not in force yet
+        self._policies_came = asyncio.Event()
+        self._caught_up = asyncio.Event()
+        self._caught_up.set()
+        self._serving = False
+        self._standing_came = asyncio.Event()
+        self._started = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until told to stop or left alone. Raise OSError where that is not possible."""
+        tasks = [
+            asyncio.create_task(self._hear(), name="supervisor"),
+            asyncio.create_task(self._load(), name="policies"),
+            asyncio.create_task(self._serve(), name="checks"),
+            asyncio.create_task(self._announce(), name="health"),
+        ]
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await self._server.drain(GRACE)  # before the tasks end: running checks may wait for a key
+            for task in (*tasks, stopped):
+                task.cancel()
+            await asyncio.gather(*tasks, stopped, return_exceptions=True)
+        for task in done:
+            task.result()
+
+    async def _hear(self) -> None:
+        """Take what the supervisor says, until it has gone."""
+        while (message := await received(self._reader)) is not None:
+            match message:
+                case Loaded():
+                    self._loaded = message
+                    self._caught_up.clear()
+                    self._policies_came.set()
+                case Keys(sets=sets):
+                    self._keys = sets
+                    self._take_keys()
+                case Standing(serving=serving):
+                    self._serving = serving
+                    self._standing_came.set()
+                case Landed(source=source, refused=refused):
+                    self._misses.landed(source, refused=refused)
+                case _:
+                    raise TypeError(f"no message to a worker: {type(message).__name__}")
+        _log.warning("the supervisor has gone: stopping")
+
+    def _take_keys(self) -> None:
+        """While new policies are being prepared, those in force still need keys that the new ones do not."""
+        before = {} if self._caught_up.is_set() else self._in_force.fetched
+        now = {source: keys.sharing(self._in_force.fetched.get(source)) for source, keys in self._keys.items()}
+        self._in_force.take_keys({**before, **now})
+
+    async def _load(self) -> None:
+        """Put policies in force, beside whatever else is heard meanwhile."""
+        while True:
+            await self._policies_came.wait()
+            self._policies_came.clear()
+            message, self._loaded = self._loaded, None
+            if message is not None:
+                await self._in_force.put(await asyncio.to_thread(policies_of, message))
+            if self._loaded is None:
+                self._caught_up.set()
+                self._take_keys()
+
+    async def _serve(self) -> None:
+        """Listen once everything is known. Raise OSError where that is not possible, or what has ended the server."""
+        await self._standing_came.wait()
+        await self._caught_up.wait()
+        await self._server.start()
+        await self._server.set_serving(serving=self._serving)
+        self._started.set()
+        self._say(Listening())
+        await self._server.ended()
+
+    async def _announce(self) -> None:
+        """Tell health checks what the supervisor says."""
+        await self._started.wait()
+        while True:
+            await self._standing_came.wait()
+            self._standing_came.clear()
+            await self._caught_up.wait()
+            await self._server.set_serving(serving=self._serving)
+
+    def _say(self, message: Missed | Listening) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(packed(message))
