@@ -90,6 +90,17 @@ def test_an_extension_that_cannot_be_read_is_refused() -> None:
         read_der(issue(SHOP, extensions=[(broken, True)]).der)
 
 
+def test_a_version_that_does_not_exist_is_refused() -> None:
+    third = bytes.fromhex("a003020102")  # [0] EXPLICIT INTEGER 2, which says v3
+    assert LEAF.der.count(third) == 1
+
+    with pytest.raises(CertificateError):
+        read_der(LEAF.der.replace(third, third[:-1] + b"\x01"))
+    with pytest.raises(CertificateError):
+        read_der(LEAF.der.replace(third, third[:-1] + b"\x09"))
+    assert read_der(LEAF.der).sha256 == LEAF.sha256
+
+
 _BASIC_CONSTRAINTS: Final = x509.ObjectIdentifier("2.5.29.19")
 
 
