@@ -470,3 +470,76 @@ def test_a_mistake_about_the_resource_is_told_word_for_word(text: str, code: Cod
     text, places = _marked(text)
 
     assert (places[0], code, message, advice) in _told(text)
+
+
+BINDING = "countersign.io/token-binding"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "kind", "code", "message", "advice"),
+    [
+        (
+            "countersign.io/token-bindings: §a == peer.id",
+            "RequestAuthentication",
+            Code.UNKNOWN_FIELD,
+            "unknown annotation `countersign.io/token-bindings`",
+            f"did you mean `{BINDING}`?",
+        ),
+        (
+            f"{BINDING}: §a == peer.id",
+            "PeerAuthentication",
+            WRONG,
+            f"`{BINDING}` is for RequestAuthentication, not for PeerAuthentication",
+            "remove it",
+        ),
+        (
+            f"{BINDING}: §5",
+            "RequestAuthentication",
+            TYPE,
+            f"`{BINDING}` wants a string, found a number",
+            'quote it: "5"',
+        ),
+        (
+            f"{BINDING}: §a",
+            "RequestAuthentication",
+            WRONG,
+            f"`a` in `{BINDING}` is no comparison",
+            "such as `azp == peer.service_account`, several joined with `and`",
+        ),
+        (
+            f"{BINDING}: §''",
+            "RequestAuthentication",
+            WRONG,
+            f"nothing to compare in `{BINDING}`",
+            "such as `azp == peer.service_account`, several joined with `and`",
+        ),
+        (
+            f"{BINDING}: §a.b == peer.id",
+            "RequestAuthentication",
+            WRONG,
+            f"`a.b` in `{BINDING}` is no claim",
+            "a name, or `request.auth.claims[a][b]` for nested ones and names with dots",
+        ),
+        (
+            f"{BINDING}: §a == peer.ID",
+            "RequestAuthentication",
+            WRONG,
+            f"`peer.ID` in `{BINDING}` is no part of a peer",
+            "did you mean `peer.id`?",
+        ),
+        (
+            f"{BINDING}: §{' and '.join(['a == peer.id'] * 9)}",
+            "RequestAuthentication",
+            WRONG,
+            f"more than 8 comparisons in `{BINDING}`",
+            "",
+        ),
+    ],
+)
+def test_a_mistake_in_a_token_binding_is_told_word_for_word(
+    annotation: str, kind: str, code: Code, message: str, advice: str
+) -> None:
+    head = f"apiVersion: security.istio.io/v1\nkind: {kind}\n"
+    text, places = _marked(f"{head}metadata: {{name: a, namespace: n, annotations: {{{annotation}}}}}\n")
+
+    assert _told(text) == [(places[0], code, message, advice)]

@@ -116,6 +116,10 @@ def test_anything_else_is_an_error_with_its_place_and_what_to_write(text: str, t
     assert problem.position.column > len(TOKEN_BINDING)
 
 
+def test_as_many_comparisons_as_there_may_be_are_read() -> None:
+    assert len(_bindings(" and ".join(["azp == peer.id"] * MAX_COMPARISONS))) == MAX_COMPARISONS
+
+
 def test_a_value_that_is_no_string_is_an_error() -> None:
     assert _problem({TOKEN_BINDING: ["azp == peer.id"]}).code is Code.WRONG_TYPE
 

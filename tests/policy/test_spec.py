@@ -326,3 +326,10 @@ def test_both_postures_decide_alike_where_there_is_one_reading(posture: Posture)
     rule = "{from: [{source: {ipBlocks: [10.0.0.0/8]}}], to: [{operation: {paths: [/a/*], hosts: [SHOP.example]}}]}"
 
     assert _evaluate(_allow(rule), seen).outcome is AllowReason.RULE_MATCHED
+
+
+def test_what_is_plainly_decided_has_no_detail() -> None:
+    dark_or_get = "{from: [{source: {ipBlocks: [10.0.0.0/8]}}, {source: {principals: ['*']}}]}"
+
+    assert _evaluate(_deny(dark_or_get)).detail == ""
+    assert _evaluate(authorization("{}")).detail == ""
