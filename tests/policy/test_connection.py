@@ -145,6 +145,7 @@ def _wrote(value: Any, namespace: str = "envoy.filters.http.my_filter", key: str
         ([""], "[*]", NO),
         ([""], "[]", YES),
         (["[admin]"], "[[admin]]", NO),
+        (["X"], "[X]", YES),
         (["admin"], "[[admin]]", YES),  # Istio trims all the brackets at the ends
         (["admin", 5, None, {}], "[admin]", YES),
         ([5], "[5]", NO),

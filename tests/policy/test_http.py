@@ -85,3 +85,11 @@ def test_lines_of_a_header_are_joined_by_a_comma_alone() -> None:
     assert evaluate(deny, twice).outcome == evaluate(deny, once).outcome == "deny-rule-matched"
     assert evaluate(allow, twice).outcome == "no-allow-rule-matched"
     assert evaluate(allow, once).outcome == "allow-rule-matched"
+
+
+@pytest.mark.parametrize("line", ["v\xa0", "\u2003v", "Xv", "vX", "\x0bv"])
+def test_only_spaces_and_tabs_around_a_value_are_none_of_it(line: str) -> None:
+    """RFC 9110 5.6.3: whatever else stands there is the value's."""
+    for action in ACTIONS:
+        assert _outcome("x-a", "v", facts(("x-a", line)), STRICT, action) is NO
+        assert _outcome("x-a", "v", facts(("x-a", " v\t")), STRICT, action) is MAYBE

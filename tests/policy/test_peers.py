@@ -168,3 +168,11 @@ def test_each_of_several_trust_domains_counts() -> None:
     assert _outcome(_source("trustDomains", "cluster.local", "other"), seen) is YES
     assert _outcome(_source("trustDomains", "other", "cluster.local"), seen) is YES
     assert _outcome(_source("trustDomains", "other", "another"), seen) is NO
+
+
+def test_a_peer_that_is_a_trust_domain_alone_is_of_some_trust_domain() -> None:
+    seen = evidence(peer="spiffe://td")
+
+    assert _outcome(_source("trustDomains", "*"), seen) is YES
+    assert _outcome(_source("trustDomains", "t*"), seen) is NO  # Istio's pattern wants a path
+    assert _outcome(_source("trustDomains", "td"), seen) is NO

@@ -32,7 +32,7 @@ def check_template(value: str) -> str:
     if not is_template(value):
         return "`{` and `}` are for path templates, {*} and {**}" if "{" in value or "}" in value else ""
     seen_many = False
-    for segment in value.removeprefix("/").split("/"):
+    for segment in value.split("/"):
         if segment in {_ANY_ONE, _ANY_MANY}:
             if seen_many:
                 return f"nothing but literal segments may follow {_ANY_MANY}"
