@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 from countersign.core.claims import claim_at
 from countersign.core.decision import Reason
@@ -42,6 +42,8 @@ class PeerPart(StrEnum):
                 return peer.namespace
             case PeerPart.SERVICE_ACCOUNT:
                 return peer.service_account
+            case _:
+                assert_never(self)
 
 
 @dataclass(frozen=True, slots=True)
