@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup demo test differential fuzz storm abuse bench-inprocess lint format protos clean
+.PHONY: help setup demo test differential fuzz storm abuse bench bench-inprocess lint format protos clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -38,6 +38,10 @@ storm: setup  ## SECONDS=30: rotation and made-up key IDs at 300 requests a seco
 
 abuse: setup  ## TIMES=10: floods, resets, idle connections, against both transports
 	COUNTERSIGN_ABUSE=$(or $(TIMES),10) $(BIN)/python -m pytest -q -rP tests/edge/test_abuse.py
+
+bench: setup  ## ROUNDS=3: what a check costs beside no-op servers, Envoy's own filters and Go; bench.json, bench.png
+	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m bench.run --rounds $(or $(ROUNDS),3) --json bench.json --chart bench.png $(ARGS)
 
 bench-inprocess: setup  ## where the microseconds of a check go, by stage, without any transport
 	$(BIN)/python -m bench.inprocess

@@ -40,6 +40,7 @@ _STAGES: Final = ("whole", "decode", "peer", "token", "policies", "encode")
 
 def _measure(checker: check.Checker, case: Case, rounds: int) -> dict[str, float]:
     answer = checker.answer(case.payload, None)
+    assert isinstance(answer, bytes)  # noqa: S101 (no key is missing)
     found = pb.CheckResponse.FromString(answer).dynamic_metadata.fields["reason"].string_value
     if found != case.reason:
         raise SystemExit(f"decided {found}, expected {case.reason}")

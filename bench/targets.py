@@ -1,0 +1,58 @@
+"""What was promised, as ratios within one run, against what was measured."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from bench import callout, through_envoy
+from bench.measure import Figures
+from bench.report import Target
+
+_SIGNATURES = 500
+
+
+def targets(
+    figures: Mapping[str, Figures],
+    starts: Mapping[str, float],
+    rates: Mapping[str, float],
+    moving: Sequence[tuple[float, float]],
+    filled: float,
+) -> list[Target]:
+    """Every target. ``moving``: p99 undisturbed and disturbed; ``filled``: MB with many rules and tokens."""
+
+    def cpu(one: str, other: str) -> float | None:
+        pair = figures.get(one), figures.get(other)
+        return pair[0].cpu_saturated / pair[1].cpu_saturated if pair[0] and pair[1] else None
+
+    hot, cold = figures.get(callout.HOT), figures.get(f"{callout.COLD}, RS256")
+    extra = (cold.cpu_saturated - hot.cpu_saturated) / _rs256_verification() if hot and cold else None
+    ratio = rates[through_envoy.OURS] / rates[through_envoy.NATIVE] if through_envoy.NATIVE in rates else None
+    names = ("p99 with a reload each second / without", "p99 with a rotation each second / without")
+    return [
+        Target(what="CPU, hot token, 10 policies / no-op native", limit=1.6, measured=cpu(callout.HOT, callout.NOOP)),
+        Target(what="CPU, hot token / OPA's engine, same work", limit=0.25, measured=cpu(callout.HOT, callout.OPA)),
+        Target(what="CPU, hot token / no-op Go", limit=1.5, measured=cpu(callout.HOT, callout.NOOP_GO)),
+        Target(what="requests/s through Envoy / native filters", limit=0.7, measured=ratio, at_least=True),
+        Target(what="CPU, 10,000 rules / 10 rules", limit=1.5, measured=cpu(callout.MANY, callout.HOT)),
+        Target(what="CPU, cold RS256 minus hot / one verification", limit=1.6, measured=extra),
+        *(
+            Target(what=name, limit=1.3, measured=disturbed / calm)
+            for name, (calm, disturbed) in zip(names, moving, strict=False)
+        ),
+        Target(what="MB, idle", limit=70, measured=hot.idle if hot else None),
+        Target(what="MB, 10,000 rules and 100,000 cached tokens", limit=200, measured=filled or None),
+        Target(what="seconds to SERVING, 1,000 policies", limit=1.5, measured=starts.get(callout.THOUSAND)),
+    ]
+
+
+def _rs256_verification() -> float:
+    """CPU microseconds of one RS256 verification by the library underneath."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    signature = key.sign(b"x" * 500, padding.PKCS1v15(), hashes.SHA256())
+    public = key.public_key()
+    began = time.process_time()
+    for _ in range(_SIGNATURES):
+        public.verify(signature, b"x" * 500, padding.PKCS1v15(), hashes.SHA256())
+    return (time.process_time() - began) / _SIGNATURES * 1e6
