@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from countersign.core.jwt_rule import FetchedKeys
+from countersign.edge.collector import undisturbed
 from countersign.edge.keys.bind import bind
 from countersign.edge.keys.fetcher import KeyFetcher, KeySets
 from countersign.edge.keys.saved import prepare
@@ -88,17 +89,19 @@ class Sources:
         if name == self._digest:
             return
         self._digest = name
-        loaded, inline = await asyncio.to_thread(parse_files, texts, self._settings.mesh.namespace)
+        with undisturbed():
+            loaded, inline = await asyncio.to_thread(parse_files, texts, self._settings.mesh.namespace)
+            for resource in loaded.skipped:
+                _log.info("passed over, it is of another kind: %s", resource)
+            if len(loaded.resources):
+                resources = bind(loaded.resources, self._settings.keys.issuers)
+                await self._put_in_force(Policies(resources=resources, inline=inline, generation=self._generation + 1))
+            else:
+                # Istio without policies allows everything; a mount that failed must not.
+                _log.error("found no policy in %s: %s", ", ".join(map(str, self._settings.policies)), self._keep())
+        # After the policies, not before them: what only warns must not delay them.
         for warning in (*loaded.warnings, *await asyncio.to_thread(self._analyze, loaded.resources, texts)):
             _log.warning("%s", warning)
-        for resource in loaded.skipped:
-            _log.info("passed over, it is of another kind: %s", resource)
-        if not len(loaded.resources):
-            # Istio without policies allows everything; a mount that failed must not.
-            _log.error("found no policy in %s: %s", ", ".join(map(str, self._settings.policies)), self._keep())
-            return
-        resources = bind(loaded.resources, self._settings.keys.issuers)
-        await self._put_in_force(Policies(resources=resources, inline=inline, generation=self._generation + 1))
 
     def _analyze(self, resources: Resources, texts: Mapping[str, str]) -> tuple[Problem, ...]:
         mesh = self._settings.mesh

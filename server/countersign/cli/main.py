@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Final, NoReturn
 
+from countersign.edge.collector import paused
+
 USAGE: Final = 2
 _IO: Final = 3
 
@@ -41,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, summary in VERBS.items():
         subparser = verbs.add_parser(name, help=summary, description=summary)
         if name == verb:  # only the verb that runs is imported
-            import_module(f"countersign.cli.{name}").add_arguments(subparser)
+            with paused():
+                module = import_module(f"countersign.cli.{name}")
+            module.add_arguments(subparser)
     parsed = parser.parse_args(words)
     try:
         return int(import_module(f"countersign.cli.{parsed.verb}").run(parsed))

@@ -15,6 +15,7 @@ from countersign.cli.config.key_flags import add_key_flags, keys_of
 from countersign.cli.config.layers import Layered, layered
 from countersign.cli.mesh_flags import DEFAULT_POLICIES, add_mesh_flags, mesh_of
 from countersign.edge.addresses import Address, AddressError, TcpAddress, parse_address
+from countersign.edge.collector import settle
 from countersign.edge.transport import Transport, TransportError
 from countersign.policy.problems import PolicyError
 from countersign.settings import Settings, SettingsError
@@ -88,6 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
+    settle()
     try:
         given = layered(arguments, os.environ)
         settings = _settings(given)

@@ -14,7 +14,6 @@ from enum import StrEnum
 from typing import Final
 
 from countersign.edge.addresses import Address, UnixAddress
-from countersign.edge.grpc_server import GrpcServer
 from countersign.edge.server import Answer, Server
 from countersign.edge.servers import Servers
 
@@ -88,7 +87,7 @@ def make_server(
         else:
             on_grpcio.append(address)
     if on_grpcio:
-        servers.append(GrpcServer(answer, on_grpcio))
+        servers.append(_grpcio(answer, on_grpcio))
     return servers[0] if len(servers) == 1 else Servers(servers)
 
 
@@ -96,3 +95,9 @@ def _native(answer: Answer, address: Address) -> Server:
     from countersign.edge.native_server import NativeServer  # noqa: PLC0415 (only where it is installed)
 
     return NativeServer(answer, address)
+
+
+def _grpcio(answer: Answer, addresses: Sequence[Address]) -> Server:
+    from countersign.edge.grpc_server import GrpcServer  # noqa: PLC0415 (10 MB that only its own addresses pay for)
+
+    return GrpcServer(answer, addresses)

@@ -1,8 +1,8 @@
 """The engine that serves: the meaning of `spec`, prepared once per workload.
 
-Every term is a closure made at load. Every list of rules has an index (`index.RuleIndex`) that names, for a request,
-the few rules that could match it, in the order of their ids; the others cost nothing. Tests hold both engines equal
-on random policies and requests: decision, policy, audit, dry run.
+Every list of rules has an index (`index.RuleIndex`) that names, for a request, the few rules that could match it, in
+the order of their ids; the others cost nothing. Every term of a rule that is asked is a closure. Tests hold both
+engines equal on random policies and requests: decision, policy, audit, dry run.
 """
 
 from collections.abc import Callable
@@ -36,23 +36,36 @@ class _CompiledRule:
 
 
 class _Rules:
-    """All rules of one action, in order, with their index."""
+    """All rules of one action, in order, with their index. A rule is compiled when it is a candidate first.
+
+    Those that are candidates of every request are compiled beforehand. Most others never are: they cost their place
+    in the index. Two threads may compile the same rule, to the same effect.
+    """
 
     def __init__(
         self, policies: tuple[AuthorizationPolicy, ...], posture: Posture, trust_domains: tuple[str, ...], few: int
     ) -> None:
-        pairs = in_order(policies)
-        self._rules = tuple(_rule(policy, rule, posture, trust_domains) for policy, rule in pairs)
-        self._index = RuleIndex(tuple(rule for _, rule in pairs), trust_domains, few)
+        self._posture = posture
+        self._trust_domains = trust_domains
+        self._pairs = in_order(policies)
+        self._index = RuleIndex([rule for _, rule in self._pairs], trust_domains, few)
+        self._compiled: list[_CompiledRule | None] = [None] * len(self._pairs)
+        for position in self._index.always:
+            self._compile(position)
 
     def first(self, evidence: Evidence, at_least: Outcome) -> PolicyRef | None:
         """The first rule whose outcome is at least this."""
-        rules = self._rules
+        compiled = self._compiled
         for position in self._index.candidates(evidence):
-            rule = rules[position]
+            rule = compiled[position] or self._compile(position)
             if rule.judge(evidence) >= at_least:
                 return rule.policy
         return None
+
+    def _compile(self, position: int) -> _CompiledRule:
+        policy, rule = self._pairs[position]
+        found = self._compiled[position] = _rule(policy, rule, self._posture, self._trust_domains)
+        return found
 
 
 class CompiledPolicies:

@@ -46,6 +46,11 @@ class RuleIndex:
                 file.add(value, position)
         self._files = tuple(files.values())
 
+    @property
+    def always(self) -> Sequence[int]:
+        """The positions of rules that are candidates of every request."""
+        return self._always if self._files else self._everyone
+
     def candidates(self, evidence: Evidence) -> Iterable[int]:
         """The positions of rules that could match, in ascending order."""
         if not self._files:

@@ -9,6 +9,7 @@ import sys
 from typing import Final
 
 from countersign.edge.check import Checker, report_on
+from countersign.edge.collector import settle, undisturbed
 from countersign.edge.keys.fetcher import KeySets
 from countersign.edge.transport import TransportError, make_server
 from countersign.in_force import InForce
@@ -34,6 +35,7 @@ GRACE: Final = 10.0  # seconds for running checks to end
 
 async def work(pipe: socket.socket) -> int:
     """Serve as the supervisor at the other end says, until SIGTERM or until it has gone. Give the exit code."""
+    settle()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
@@ -126,7 +128,8 @@ class _Worker:
             self._policies_came.clear()
             message, self._loaded = self._loaded, None
             if message is not None:
-                await self._in_force.put(await asyncio.to_thread(policies_of, message))
+                with undisturbed():
+                    await self._in_force.put(await asyncio.to_thread(policies_of, message))
             if self._loaded is None:
                 self._caught_up.set()
                 self._take_keys()

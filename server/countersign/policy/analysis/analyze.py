@@ -17,7 +17,7 @@ from countersign.policy.analysis.analyze_scope import check_scopes, is_ignored
 from countersign.policy.analysis.analyze_values import check_values
 from countersign.policy.analysis.findings import Context
 from countersign.policy.analysis.notes import Notes
-from countersign.policy.analysis.surroundings import Surroundings
+from countersign.policy.analysis.surroundings import Neighbours, Surroundings
 from countersign.policy.problems import Code, Problem
 from countersign.policy.resources import AuthorizationPolicy, PeerAuthentication, RequestAuthentication, Resources
 
@@ -41,8 +41,8 @@ def analyze(written: Written, surroundings: Surroundings) -> tuple[Problem, ...]
     """Warnings, by position."""
     resources, complete = written.resources, written.complete
     notes = Notes(written.texts)
+    requests = Neighbours(resources.request_authentications if complete else (), lambda each: each.meta, surroundings)
     for policy in resources.authorization_policies:
-        requests = resources.request_authentications if complete else ()
         context = _context(policy, requests, surroundings)
         for rule in policy.rules:
             check_values(rule, context, notes)
@@ -57,10 +57,10 @@ def analyze(written: Written, surroundings: Surroundings) -> tuple[Problem, ...]
 
 
 def _context(
-    policy: AuthorizationPolicy, requests: tuple[RequestAuthentication, ...], surroundings: Surroundings
+    policy: AuthorizationPolicy, requests: Neighbours[RequestAuthentication], surroundings: Surroundings
 ) -> Context:
     """What tokens may come with the requests that a policy judges. A claim counts as split if every issuer's is."""
-    rules = [rule for found in requests if surroundings.may_meet(found.meta, policy.meta) for rule in found.rules]
+    rules = [rule for found in requests.of(policy.meta) for rule in found.rules]
     if not rules:
         return Context(surroundings=surroundings, action=policy.action)
     return Context(

@@ -49,7 +49,7 @@ def host(term: Term, value: str, context: Context) -> Finding | None:
 
 def method(_: Term, value: str, __: Context) -> Finding | None:
     """Methods are upper case, but for what nobody has registered."""
-    if any(map(wildcard(value), _METHODS)):
+    if value in _METHODS or any(map(wildcard(value), _METHODS)):
         return None
     if any(map(wildcard(value.upper()), _METHODS)):
         write = f"write `{value.upper()}`: methods are upper case"

@@ -6,13 +6,12 @@ accepted); codes of `istioctl analyze` where they say the same.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import combinations
 from typing import Final
 
 from countersign.core.jwt_rule import JwtRule
 from countersign.policy.analysis.analyze_rules import requires_token
 from countersign.policy.analysis.notes import Notes
-from countersign.policy.analysis.surroundings import Surroundings
+from countersign.policy.analysis.surroundings import Neighbours, Surroundings
 from countersign.policy.problems import Code
 from countersign.policy.resources import (
     AuthorizationPolicy,
@@ -35,8 +34,10 @@ def check_scopes(resources: Resources, surroundings: Surroundings, notes: Notes)
     attachable: tuple[_Resource, ...] = (*resources.request_authentications, *resources.authorization_policies)
     for each in attachable:
         _check_targets(each, surroundings, notes)
+    requiring = [each for each in resources.authorization_policies if not each.dry_run and requires_token(each)]
+    policies = Neighbours(requiring, lambda each: each.meta, surroundings)
     for resource in resources.request_authentications:
-        _check_tokens_are_required(resource, resources.authorization_policies, surroundings, notes)
+        _check_tokens_are_required(resource, policies, notes)
 
 
 def is_ignored(peer: PeerAuthentication, surroundings: Surroundings) -> bool:
@@ -124,8 +125,9 @@ def _check_issuers(resources: Sequence[RequestAuthentication], surroundings: Sur
             by_issuer[rule.issuer].append((resource.meta, rule))
     by_issuer.pop("", None)
     for rules in by_issuer.values():
-        for (first, one), (second, other) in combinations(rules, 2):
-            if surroundings.may_meet(first, second):
+        later = Neighbours(rules, lambda pair: pair[0], surroundings)
+        for start, (meta, one) in enumerate(rules, 1):
+            for _, other in later.of(meta, start):
                 message = (
                     f"issuer `{other.issuer}` stands in `{one.policy}` ({one.source}) too: "
                     "a token passes if either rule takes it, so that the laxer one decides"
@@ -135,16 +137,12 @@ def _check_issuers(resources: Sequence[RequestAuthentication], surroundings: Sur
 
 
 def _check_tokens_are_required(
-    resource: RequestAuthentication,
-    policies: Sequence[AuthorizationPolicy],
-    surroundings: Surroundings,
-    notes: Notes,
+    resource: RequestAuthentication, requiring: Neighbours[AuthorizationPolicy], notes: Notes
 ) -> None:
     if not resource.rules or any(rule.required for rule in resource.rules):
         return
-    for policy in policies:
-        if not policy.dry_run and requires_token(policy) and surroundings.may_meet(policy.meta, resource.meta):
-            return
+    if any(True for _ in requiring.of(resource.meta)):
+        return
     message = (
         f"{_named(resource)} checks tokens that nobody has to send: "
         "a request without one passes, and no AuthorizationPolicy for the same workloads asks for one"

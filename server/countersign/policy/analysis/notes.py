@@ -5,6 +5,7 @@ needs it.
 """
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Final
 
@@ -14,7 +15,7 @@ from countersign.policy.problems import Code, Position, Problem
 from countersign.policy.reading.document import Report
 
 _Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_Scalar = tuple[int, int, str]  # line, column, value
+_Places = dict[str, list[tuple[int, int]]]  # each value's lines and columns, in order
 
 
 class Notes:
@@ -23,7 +24,7 @@ class Notes:
     def __init__(self, texts: Mapping[str, str]) -> None:
         self._texts = texts
         self._reports: dict[str, Report] = {}
-        self._scalars: dict[str, list[_Scalar]] = {}
+        self._places: dict[str, _Places] = {}
 
     def warn(self, source: str, code: Code, message: str, help: str, value: str = "") -> None:  # noqa: A002
         """Note a warning at ``file:line``, or at the first such value from there on."""
@@ -40,18 +41,20 @@ class Notes:
 
     def _position(self, file: str, line: int, value: str) -> Position:
         if value and file in self._texts:
-            scalars = self._scalars.get(file)
-            if scalars is None:
-                scalars = self._scalars[file] = _scalars(self._texts[file])
-            for index in range(bisect_left(scalars, (line,)), len(scalars)):  # a slice would copy the file's rest
-                at_line, column, text = scalars[index]
-                if text == value:
-                    return Position(file, at_line, column)
+            places = self._places.get(file)
+            if places is None:
+                places = self._places[file] = _places(self._texts[file])
+            found = places.get(value, [])
+            at = bisect_left(found, (line,))
+            if at < len(found):
+                return Position(file, *found[at])
         return Position(file, line, 1)
 
 
-def _scalars(text: str) -> list[_Scalar]:
-    """Every scalar of a text that is known to be YAML, in its order."""
-    events = (event for event in yaml.parse(text, Loader=_Loader) if isinstance(event, yaml.ScalarEvent))
-    marks = ((event.start_mark, event.value) for event in events)
-    return [(mark.line + 1, mark.column + 1, value) for mark, value in marks if mark is not None]
+def _places(text: str) -> _Places:
+    """Every scalar of a text that is known to be YAML."""
+    places: _Places = defaultdict(list)
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.ScalarEvent) and event.start_mark is not None:
+            places[event.value].append((event.start_mark.line + 1, event.start_mark.column + 1))
+    return places

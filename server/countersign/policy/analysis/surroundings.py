@@ -1,8 +1,12 @@
 """What policies are analyzed against: the mesh around them, and which resources may meet at one workload."""
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import merge
 from itertools import product
+from typing import Generic, TypeVar
 
 from countersign.core.posture import Posture
 from countersign.policy.resources import Meta, TargetRef
@@ -30,6 +34,10 @@ class Surroundings:
             return False
         return all(other.selector.get(name, value) == value for name, value in one.selector.items())
 
+    def is_anywhere(self, meta: Meta) -> bool:
+        """Whether it may meet resources of other namespaces than its own."""
+        return meta.namespace == self.root_namespace or any(target.kind == "GatewayClass" for target in meta.targets)
+
     def selected(self, meta: Meta) -> list[str]:
         """The known workloads that a selector picks, as for PeerAuthentication."""
         return [
@@ -47,6 +55,35 @@ class Surroundings:
             for name, workload in self.workloads.items()
             if (by_service and workload.is_waypoint) or attaches(meta, workload, self.root_namespace)
         ]
+
+
+T = TypeVar("T")
+
+
+class Neighbours(Generic[T]):
+    """Things by the namespace of their ``meta``, so that nobody is held against the whole mesh."""
+
+    def __init__(self, things: Sequence[T], meta: Callable[[T], Meta], surroundings: Surroundings) -> None:
+        self._things = things
+        self._meta = meta
+        self._surroundings = surroundings
+        self._anywhere: list[int] = []
+        self._by_namespace: dict[str, list[int]] = defaultdict(list)
+        for position, thing in enumerate(things):
+            found = meta(thing)
+            places = self._anywhere if surroundings.is_anywhere(found) else self._by_namespace[found.namespace]
+            places.append(position)
+
+    def of(self, meta: Meta, start: int = 0) -> Iterator[T]:
+        """Those that may meet a resource, in order; from a position on."""
+        positions: Iterable[int] = range(start, len(self._things))
+        if not self._surroundings.is_anywhere(meta):
+            own = self._by_namespace.get(meta.namespace, [])
+            positions = merge(*(found[bisect_left(found, start) :] for found in (own, self._anywhere)))
+        for position in positions:
+            thing = self._things[position]
+            if self._surroundings.may_meet(meta, self._meta(thing)):
+                yield thing
 
 
 def _is_for_waypoints(meta: Meta) -> bool:

@@ -28,6 +28,24 @@ _MAX_SERVICE_ACCOUNTS: Final = 16  # of one field
 _REMOVED_KEYS: Final = frozenset(
     {"destination.namespace", "destination.name", "destination.user", "destination.labels"}
 )
+_RULE: Final = frozenset({"from", "to", "when"})
+_WHEN: Final = frozenset({"key", "values", "notValues"})
+
+
+class _Grammar:
+    """The fields of a ``source`` or an ``operation``, each with its `not...`, and their attributes: made once."""
+
+    def __init__(self, member: str, positive: Mapping[str, str]) -> None:
+        negated = {f"not{name[0].upper()}{name[1:]}": attribute for name, attribute in positive.items()}
+        self.member = member
+        self.members = frozenset({member})
+        self.positive = positive
+        self.attributes = {**positive, **negated}
+        self.fields = frozenset(self.attributes)
+
+
+_SOURCE: Final = _Grammar("source", SOURCE_FIELDS)
+_OPERATION: Final = _Grammar("operation", OPERATION_FIELDS)
 
 
 def parse_authorization_policy(
@@ -102,19 +120,17 @@ def _action(node: yaml.Node | None, report: Report) -> Action | None:
 
 
 def _rule(index: int, node: yaml.Node, report: Report) -> Rule:
-    members = read_fields(node, report, frozenset({"from", "to", "when"}), "rules")
+    members = read_fields(node, report, _RULE, "rules")
     return Rule(
         index=index,
-        sources=_clauses(members.get("from"), "from", "source", SOURCE_FIELDS, report),
-        operations=_clauses(members.get("to"), "to", "operation", OPERATION_FIELDS, report),
+        sources=_clauses(members.get("from"), "from", _SOURCE, report),
+        operations=_clauses(members.get("to"), "to", _OPERATION, report),
         conditions=_conditions(members.get("when"), report),
         source=report.source(node),
     )
 
 
-def _clauses(
-    node: yaml.Node | None, part: str, member: str, fields: Mapping[str, str], report: Report
-) -> tuple[Clause, ...]:
+def _clauses(node: yaml.Node | None, part: str, grammar: _Grammar, report: Report) -> tuple[Clause, ...]:
     if node is None:
         return ()
     items = read_list(node, report, part)
@@ -125,20 +141,20 @@ def _clauses(
         report.error(items[_MAX_SOURCES], Code.INVALID_VALUE, wrong, "split the rule")
     clauses = []
     for item in items:
-        members = read_fields(item, report, frozenset({member}), part)
-        if is_null(members.get(member)):
-            report.error(item, Code.MISSING_FIELD, f"`{part}` entry without `{member}`")
+        members = read_fields(item, report, grammar.members, part)
+        if is_null(members.get(grammar.member)):
+            report.error(item, Code.MISSING_FIELD, f"`{part}` entry without `{grammar.member}`")
             continue
-        clauses.append(_clause(members[member], member, fields, report))
+        clauses.append(_clause(members[grammar.member], grammar, report))
     return tuple(clauses)
 
 
-def _clause(node: yaml.Node, member: str, fields: Mapping[str, str], report: Report) -> Clause:
-    attributes = {**fields, **{_negated(name): attribute for name, attribute in fields.items()}}
-    members = read_fields(node, report, frozenset(attributes), member)
+def _clause(node: yaml.Node, grammar: _Grammar, report: Report) -> Clause:
+    member, attributes = grammar.member, grammar.attributes
+    members = read_fields(node, report, grammar.fields, member)
     terms = []
     for name, value in members.items():
-        term = _term(value, name, attributes[name], (), report, negated=name not in fields)
+        term = _term(value, name, attributes[name], (), report, negated=name not in grammar.positive)
         if term.attribute == "source.serviceAccount" and len(term.values) > _MAX_SERVICE_ACCOUNTS:
             wrong = f"more than {_MAX_SERVICE_ACCOUNTS} values in `{name}`"
             report.error(value, Code.INVALID_VALUE, wrong, "split the source")
@@ -156,10 +172,6 @@ def _clause(node: yaml.Node, member: str, fields: Mapping[str, str], report: Rep
 def _is_empty_list(node: yaml.Node) -> bool:
     """Istio counts values, so that a source of ``principals: []`` alone is as empty as ``{}``."""
     return isinstance(node, yaml.SequenceNode) and not node.value
-
-
-def _negated(name: str) -> str:
-    return f"not{name[0].upper()}{name[1:]}"
 
 
 def _term(
@@ -192,7 +204,7 @@ def _conditions(node: yaml.Node | None, report: Report) -> tuple[Clause, ...]:
 
 
 def _condition(node: yaml.Node, report: Report) -> Clause:
-    members = read_fields(node, report, frozenset({"key", "values", "notValues"}), "when")
+    members = read_fields(node, report, _WHEN, "when")
     if is_null(members.get("key")):
         report.error(node, Code.MISSING_FIELD, "`when` entry without `key`")
         return ()
