@@ -45,6 +45,15 @@ class Case:
     payload: bytes
     reason: str
 
+    def others(self, count: int, start: int = 0) -> list[bytes]:
+        """As many other questions with the same answer: each has a query that no rule looks at."""
+        message = pb.CheckRequest.FromString(self.payload)
+        path, made = message.attributes.request.http.path, []
+        for number in range(start, start + count):
+            message.attributes.request.http.path = f"{path}?n={number}"
+            made.append(message.SerializeToString())
+        return made
+
 
 def snapshot_and_cases() -> tuple[Snapshot, dict[str, Case]]:
     """The demo's policies and keys, and the requests by name."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
+from math import inf
 from typing import Final
 
 from countersign.certificates.presented import presented
@@ -25,6 +26,7 @@ from countersign.core.decision import Allow, AllowReason, Decision, Deny, Mutati
 from countersign.core.facts import HttpRequest, RequestFacts
 from countersign.core.identity import (
     NOBODY,
+    XFCC_HEADER,
     Identity,
     Peer,
     PeerError,
@@ -34,6 +36,7 @@ from countersign.core.identity import (
 )
 from countersign.core.jwt_rule import FetchedKeys, JwtRule, KeySource
 from countersign.core.posture import Posture
+from countersign.core.remote_ip import headers_read as remote_ip_headers
 from countersign.core.remote_ip import remote_ip
 from countersign.core.spiffe import SpiffeId
 from countersign.policy.compile import CompiledPolicies
@@ -44,6 +47,7 @@ from countersign.policy.terms.evidence import Evidence
 from countersign.policy.trace import RuleTrace
 from countersign.policy.workload import Workload, WorkloadError, find_workload
 from countersign.tokens.authenticate import Authenticated, KeysNeeded, TokenRefused, authenticate
+from countersign.tokens.authenticate import headers_read as token_headers
 from countersign.tokens.bound import refuse_unbound
 from countersign.tokens.cache import TokenCache
 from countersign.tokens.forwarded import forwarded
@@ -64,7 +68,7 @@ _ANSWERS: Final[Mapping[Reason, tuple[int, str]]] = {
     Reason.INTERNAL_ERROR: (503, _UNAVAILABLE),
 }
 _FORBIDDEN: Final = (403, ACCESS_DENIED)
-_NOBODY: Final = Authenticated(token=None, mutations=Mutations())
+_NOBODY: Final = Authenticated(token=None, mutations=Mutations(), until=inf)
 
 _EXPLAINED: Final = 64  # rules of a workload; to ask more of them again at each denial would reward attackers
 _REALM_PATH: Final = 256  # Envoy's MaximumUriLength, jwt_authn/filter.cc
@@ -121,7 +125,8 @@ class Judgement:
 
     ``custom`` are the CUSTOM rules that were asked, if the judgement is by the definition. ``token`` is also one that
     had verified and was refused for being another workload's. A refresh of the key sets that it ``awaits`` may change
-    the decision.
+    the decision. Until ``until`` (seconds since the epoch) the same facts give the same decision with the same
+    snapshot; 0 if they may not.
     """
 
     step: Step
@@ -132,6 +137,7 @@ class Judgement:
     token: VerifiedToken | None = None
     evaluation: Evaluation | None = None
     awaits: frozenset[FetchedKeys] = frozenset()
+    until: float = 0.0
 
 
 @dataclass(slots=True)
@@ -144,7 +150,7 @@ class _Found:
     token: VerifiedToken | None = None
     custom: tuple[RuleTrace, ...] = ()
 
-    def refused(self, denial: Deny, awaits: frozenset[FetchedKeys] = frozenset()) -> Judgement:
+    def refused(self, denial: Deny, awaits: frozenset[FetchedKeys] = frozenset(), until: float = inf) -> Judgement:
         return Judgement(
             step=self.step,
             decision=denial,
@@ -153,6 +159,7 @@ class _Found:
             token=self.token,
             custom=self.custom,
             awaits=awaits,
+            until=until,
         )
 
 
@@ -184,12 +191,23 @@ def deny(reason: Reason, detail: str = "", policy: PolicyRef | None = None, gene
     return Deny(reason=reason, status=status, body=body, policy=policy, detail=detail, generation=generation)
 
 
-def authorize(facts: RequestFacts, snapshot: Snapshot, now: float, *, may_wait: bool) -> Judgement:
+def authorize(
+    facts: RequestFacts, snapshot: Snapshot, now: float, *, may_wait: bool, explain: bool = True
+) -> Judgement:
     """Decide one request at ``now`` (seconds since the epoch).
 
-    With ``may_wait``, a denial for a token whose key may arrive with a fetch says what it ``awaits``.
+    With ``may_wait``, a denial for a token whose key may arrive with a fetch says what it ``awaits``. Without
+    ``explain``, a denial by policies has no detail, and costs no more than an allow.
     """
-    return _judge(facts, snapshot, partial(_authenticate, snapshot=snapshot, now=now, may_wait=may_wait), _SERVING)
+    authenticator = partial(_authenticate, snapshot=snapshot, now=now, may_wait=may_wait)
+    return _judge(facts, snapshot, authenticator, _SERVING if explain else _BRIEF)
+
+
+def headers_read(mesh: Mesh, policies: PolicySet) -> frozenset[str]:
+    """The (lower-case) names of all headers at which a decision about HTTP may look, whatever the workload."""
+    rules = (rule for resource in policies.resources.request_authentications for rule in resource.rules)
+    of_address = remote_ip_headers(mesh.remote_ip_hops, mesh.remote_ip_header)
+    return frozenset({XFCC_HEADER}) | of_address | token_headers(rules) | policies.headers_read
 
 
 def judge(facts: RequestFacts, snapshot: Snapshot, authenticator: Authenticator) -> Judgement:
@@ -244,7 +262,7 @@ def _steps(
         found.token = user.token
         user = refuse_unbound(user, applied.jwt_rules, peer, mesh.posture) or user
     if isinstance(user, TokenRefused):
-        return found.refused(_unauthenticated(facts.http, user, policies.generation), awaits)
+        return found.refused(_unauthenticated(facts.http, user, policies.generation), awaits, until=0.0)
     if facts.http is not None:  # policies look at what goes on, not at what a client wrote in a token's name
         http = forwarded(facts.http, user.mutations)
         facts = facts if http is facts.http else replace(facts, http=http)
@@ -258,6 +276,7 @@ def _steps(
         custom=found.custom,
         token=user.token,
         evaluation=evaluation,
+        until=user.until,
     )
 
 
@@ -286,15 +305,20 @@ def _serve_custom(applied: WorkloadPolicies, evidence: Evidence) -> tuple[Policy
 
 
 def _serve(applied: WorkloadPolicies, evidence: Evidence) -> Evaluation:
-    """Step 5 without the trace, by the compiled policies. A denial by few rules says what kept it from an allow."""
+    """As `_serve_briefly`, and a denial by few rules says what kept it from an allow."""
+    served = _serve_briefly(applied, evidence)
+    if isinstance(served.outcome, Reason) and applied.http.rules <= _EXPLAINED:
+        return replace(served, detail=_explain(applied, evidence).detail)
+    return served
+
+
+def _serve_briefly(applied: WorkloadPolicies, evidence: Evidence) -> Evaluation:
+    """Step 5 without the trace, by the compiled policies."""
     verdict = _compiled(applied, evidence).evaluate(evidence)
-    detail = ""
-    if isinstance(verdict.outcome, Reason) and applied.http.rules <= _EXPLAINED:
-        detail = _explain(applied, evidence).detail
     return Evaluation(
         outcome=verdict.outcome,
         policy=verdict.policy,
-        detail=detail,
+        detail="",
         rules=(),
         audit=verdict.audit,
         dry_run=verdict.dry_run,
@@ -303,6 +327,7 @@ def _serve(applied: WorkloadPolicies, evidence: Evidence) -> Evaluation:
 
 _EXPLAINING: Final = _Engine(custom=_explain_custom, evaluate=_explain)
 _SERVING: Final = _Engine(custom=_serve_custom, evaluate=_serve)
+_BRIEF: Final = _Engine(custom=_serve_custom, evaluate=_serve_briefly)
 
 
 def _compiled(applied: WorkloadPolicies, evidence: Evidence) -> CompiledPolicies:

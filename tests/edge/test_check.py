@@ -14,11 +14,12 @@ import pytest
 from countersign import authorize as pipeline
 from countersign.authorize import Snapshot
 from countersign.core.jwt_rule import FetchedKeys, RemoteKeys
-from countersign.edge import check
+from countersign.edge import check, remembered
 from countersign.edge.transport import Transport
 from countersign.mesh.issuer import Issuer
 from countersign.tokens.keys import KeySet
 from countersign.wire import auth_pb2 as pb
+from countersign.wire import outline
 
 from tests.edge.serving import Serving, reason, request, snapshot, status_of
 
@@ -138,7 +139,8 @@ def test_fields_from_a_later_envoy_change_nothing(serving: Serving) -> None:
 
 
 STAGES: list[tuple[Any, str]] = [
-    (check, "decode"),
+    (outline, "is_sound"),
+    (remembered, "decode"),
     (check, "authorize"),
     (check, "encode"),
     (pipeline, "find_workload"),
@@ -159,7 +161,7 @@ def test_an_exception_in_any_stage_is_a_denial_that_says_nothing_about_it(
 
     assert allowed(serving.check(request()))
     monkeypatch.setattr(module, stage, broken)
-    response = serving.check(request())
+    response = serving.check(request(path="/never/asked/before"))
     monkeypatch.undo()
 
     assert denied(response, 503, "internal-error")
@@ -190,7 +192,7 @@ def test_a_fault_is_logged_without_its_text(
     serving.check(request())  # the log is written beside the path of the first, before the second
 
     assert "ValueError" in caplog.text
-    assert "in _judge" in caplog.text
+    assert "in _decided" in caplog.text
     assert "eyJ" not in caplog.text
 
 
@@ -214,7 +216,7 @@ def test_a_caller_in_more_of_a_hurry_than_that_gets_no_allow_after_its_deadline(
 ) -> None:
     current = snapshot()
     checker = check.Checker(lambda: current, lambda _: None, _fail)
-    payload = request().SerializeToString()
+    paths = iter(("/a", "/b", "/c"))  # each for the first time
     original = pipeline.authorize
 
     def slow(*arguments: Any, **named: Any) -> Any:
@@ -222,7 +224,7 @@ def test_a_caller_in_more_of_a_hurry_than_that_gets_no_allow_after_its_deadline(
         return original(*arguments, **named)
 
     def decided(time_remaining: float) -> pb.CheckResponse:
-        answer = checker.answer(payload, time_remaining)
+        answer = checker.answer(request(path=next(paths)).SerializeToString(), time_remaining)
         assert isinstance(answer, bytes)
         return pb.CheckResponse.FromString(answer)
 
@@ -403,3 +405,23 @@ def test_a_key_that_came_before_the_fetcher_was_asked_still_counts(monkeypatch: 
 
     assert allowed(deciding.check(bearer(issuer), arrive))
     assert deciding.times == 2
+
+
+def test_only_so_many_denials_a_second_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "EXPLANATIONS", 2)
+    seconds = [7.0]
+    monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
+    current = snapshot()
+    checker = check.Checker(lambda: current, lambda _: None, _fail)
+
+    def detail(path: str) -> str:
+        answer = checker.answer(request(method="DELETE", path=path).SerializeToString(), None)
+        assert isinstance(answer, bytes)
+        response = pb.CheckResponse.FromString(answer)
+        assert denied(response, 403, "no-allow-rule-matched")
+        return response.dynamic_metadata.fields["detail"].string_value
+
+    nearest = "nearest: ns[apps]-policy[readers]-rule[0] (policies.yaml:6), but for methods"
+    assert [detail(path) for path in ("/a", "/b", "/a", "/c", "/c")] == [nearest, nearest, nearest, "", ""]
+    seconds[0] = 8.0
+    assert detail("/c") == nearest

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import pytest
 from countersign import authorize as pipeline
-from countersign.edge import check
+from countersign.edge import check, remembered
 from countersign.mesh.certificates import write_certificates
 from countersign.mesh.client import Answer, Door, send
 from countersign.mesh.envoy import Envoy
@@ -38,7 +38,8 @@ class FailOpen:
         self._door = Door(name="sidecar", port=envoy.port("inbound"), certificates=directory / "certs" / "sleep")
 
     def get(self, method: str = "GET") -> Answer:
-        return send(self._door, method, "/headers", (("x-request-id", f"{time.monotonic_ns()}"),))
+        """The answer to a question that was never asked before, so that every stage has its part in it."""
+        return send(self._door, method, f"/headers?at={time.monotonic_ns()}", ())
 
     def serving(self, tamper: Callable[[bytes], bytes] = bytes) -> Serving:
         current = snapshot()
@@ -134,7 +135,7 @@ def test_a_request_that_poses_as_a_connection_is_judged_as_one(fail_open: FailOp
 @pytest.mark.parametrize(
     ("module", "stage"),
     [
-        (check, "decode"),
+        (remembered, "decode"),
         (check, "authorize"),
         (check, "encode"),
         (pipeline, "find_workload"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import pytest
@@ -91,16 +92,16 @@ FORM_401 = (
 @BOTH
 def test_without_a_token_a_request_is_anonymous(posture: Posture) -> None:
     for http in (request(), request(("authorization", "Basic dTpw")), request(("authorization", f"bearer {GOOD}"))):
-        assert judge(http, posture=posture) == Authenticated(token=None, mutations=Mutations())
+        assert judge(http, posture=posture) == Authenticated(token=None, mutations=Mutations(), until=inf)
     assert judge(bearer("x"), rule(from_params=("p",)), posture=posture) == Authenticated(
-        token=None, mutations=Mutations()
+        token=None, mutations=Mutations(), until=inf
     )
 
 
 @BOTH
 def test_without_rules_every_request_is_anonymous(posture: Posture) -> None:
     assert authenticate(bearer("x"), (), {}, NOW, posture, may_wait=True) == Authenticated(
-        token=None, mutations=Mutations()
+        token=None, mutations=Mutations(), until=inf
     )
 
 
@@ -324,7 +325,9 @@ def test_a_client_can_forge_no_output_header() -> None:
         request(("origin", "o"), ("access-control-request-method", "GET"), *forged, method="OPTIONS"), first, second
     )
 
-    assert anonymous == Authenticated(token=None, mutations=Mutations(remove_headers=("x-payload", "x-user")))
+    assert anonymous == Authenticated(
+        token=None, mutations=Mutations(remove_headers=("x-payload", "x-user")), until=inf
+    )
     assert preflight == anonymous
     assert isinstance(known, Authenticated)
     assert known.mutations == Mutations(

@@ -3,7 +3,7 @@
 Nothing here is trusted. An identity comes out of `core.identity` and `tokens`, never out of a header by itself.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -54,6 +54,10 @@ class Headers:
         """The same headers, but for these (lower-case) names: these lines instead, or none."""
         return Headers(_Changed(self._lines, changes), joined=self.joined)
 
+    def only(self, names: Collection[str]) -> "Headers":
+        """The same headers, for whoever reads only these (lower-case) names: any other raises LookupError."""
+        return Headers(_Only(self._lines, names), joined=self.joined)
+
     def values(self, name: str) -> tuple[str, ...]:
         """Every line of the (lower-case) name; empty if there is none."""
         return self._lines.get(name, _NOTHING)
@@ -82,6 +86,27 @@ class _Changed:
     def keys(self) -> list[str]:
         kept = [name for name in self._lines.keys() if name not in self._changes]  # noqa: SIM118 (no dictionary)
         return kept + [name for name, lines in self._changes.items() if lines]
+
+    def __len__(self) -> int:
+        return len(self.keys())
+
+
+class _Only:
+    """Lines of which only some are known."""
+
+    __slots__ = ("_lines", "_names")
+
+    def __init__(self, lines: Lines, names: Collection[str]) -> None:
+        self._lines = lines
+        self._names = names
+
+    def get(self, name: str, default: tuple[str, ...], /) -> tuple[str, ...]:
+        if name not in self._names:
+            raise LookupError("a header is read that is not among those that are")
+        return self._lines.get(name, default)
+
+    def keys(self) -> list[str]:
+        return [name for name in self._lines.keys() if name in self._names]  # noqa: SIM118 (no dictionary)
 
     def __len__(self) -> int:
         return len(self.keys())

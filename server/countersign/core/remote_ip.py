@@ -38,6 +38,11 @@ def remote_ip(facts: RequestFacts, hops: int, header: str, posture: Posture) -> 
     return facts.source.address if posture is Posture.ISTIO and not _is_address(entry) else entry
 
 
+def headers_read(hops: int, header: str) -> frozenset[str]:
+    """The names of the headers that `remote_ip` looks at."""
+    return frozenset({header} if header else {_XFF} if hops else ())
+
+
 def _is_address(text: str) -> bool:
     try:
         ip_address(text)

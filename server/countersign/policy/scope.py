@@ -8,6 +8,7 @@ Source: Istio pilot/pkg/model/policyattachment.go, pilot/pkg/security/authn Comp
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 from countersign.core.jwt_rule import JwtRule
@@ -21,6 +22,7 @@ from countersign.policy.resources import (
     Resources,
     TargetRef,
 )
+from countersign.policy.terms.http import headers_read
 from countersign.policy.workload import WAYPOINT_CLASS, Labels, ServiceRef, Workload
 
 _MAX_REMEMBERED: Final = 1024  # workloads one process serves; a request may name any, so memory must be bounded
@@ -80,12 +82,26 @@ class PolicySet:
             found = self._scoped[workload] = scope(self.resources, workload, self._root_namespace)
         return found
 
+    @cached_property
+    def headers_read(self) -> frozenset[str]:
+        """The names of the headers at which authorization policies look, whatever the workload."""
+        return frozenset(
+            name
+            for policy in self.resources.authorization_policies
+            for rule in policy.rules
+            for clauses in (rule.sources, rule.operations, rule.conditions)
+            for clause in clauses
+            for term in clause
+            for name in headers_read(term)
+        )
+
     def workloads(self) -> tuple[Workload, ...]:
         """The workloads that were asked for so far."""
         return tuple(self._scoped)
 
     def prepare(self, workloads: Iterable[Workload], posture: Posture, trust_domains: tuple[str, ...]) -> None:
         """Do beforehand what the first request to each workload would have to wait for."""
+        _ = self.headers_read
         for workload in workloads:
             self.for_workload(workload).engine(tcp=False, posture=posture, trust_domains=trust_domains)
 

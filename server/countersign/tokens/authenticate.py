@@ -4,8 +4,9 @@ Istio turns the rules into one requirement tree for Envoy (pilot/pkg/security/au
 the rules, or else for each of them that its token is missing. Here the tree is evaluated directly.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from countersign.core.decision import Mutations, PolicyRef, Reason
@@ -14,9 +15,10 @@ from countersign.core.identity import VerifiedToken
 from countersign.core.jwt_rule import FetchedKeys, InlineKeys, JwtRule, KeySource
 from countersign.core.posture import Posture
 from countersign.tokens.cache import TokenCache
+from countersign.tokens.forwarded import PATH
 from countersign.tokens.jose import TokenError
 from countersign.tokens.keys import KeySet
-from countersign.tokens.locate import Located, header_locations, locate
+from countersign.tokens.locate import COOKIE, Located, header_locations, locate
 from countersign.tokens.output import Written, accepted, anonymous
 from countersign.tokens.proof import KEYS_MAY_COME, FinalError, Prover, Verifier
 from countersign.tokens.verify import verify
@@ -24,6 +26,8 @@ from countersign.tokens.verify import verify
 MAX_TOKENS: Final = 4  # at the locations of one rule; each may cost eight signatures
 
 _AUTHORIZATION: Final = "authorization"
+_ORIGIN: Final = "origin"
+_REQUEST_METHOD: Final = "access-control-request-method"
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _SAYS_LITTLE: Final = frozenset({Reason.TOKEN_ISSUER, Reason.TOKEN_MISSING})
@@ -34,13 +38,15 @@ class Authenticated:
     """The request may go on to the policies, if its tokens are its peer's (`bound`).
 
     ``token`` is the identity, None if the request carries none; ``also`` are the others that verified beside it, and
-    ``rule`` is the one that took them.
+    ``rule`` is the one that took them. Until ``until`` (seconds since the epoch) the same request comes to the same
+    with the same keys; 0 if it may not.
     """
 
     token: VerifiedToken | None
     mutations: Mutations
     also: tuple[VerifiedToken, ...] = ()
     rule: JwtRule | None = None
+    until: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +99,7 @@ def authenticate(  # noqa: PLR0913 (a request, what is known, when, and how)
     5. if a key may still come and there is time, say so; else refuse with the status that Envoy would report.
     """
     if is_preflight(http):
-        return Authenticated(token=None, mutations=anonymous(rules))
+        return Authenticated(token=None, mutations=anonymous(rules), until=inf)
     if posture is Posture.STRICT:
         ambiguous = _ambiguity(http, rules)
         if ambiguous is not None:
@@ -124,9 +130,20 @@ def _by_rules(http: HttpRequest, rules: tuple[JwtRule, ...], prover: Prover) -> 
             failures.append(Failure(rule, error.bare()))
         else:
             return Authenticated(
-                token=verified[-1], mutations=accepted(rules, rule, written), also=tuple(verified[:-1]), rule=rule
+                token=verified[-1],
+                mutations=accepted(rules, rule, written),
+                also=tuple(verified[:-1]),
+                rule=rule,
+                until=_until(verified, failures),
             )
-    return failures or Authenticated(token=None, mutations=anonymous(rules))
+    return failures or Authenticated(token=None, mutations=anonymous(rules), until=inf)
+
+
+def _until(verified: list[VerifiedToken], failures: list[Failure]) -> float:
+    """When the first of these tokens expires. A rule that failed for more than another issuer may take its own."""
+    if any(failure.error.reason not in _SAYS_LITTLE for failure in failures):
+        return 0.0
+    return min(inf if token.expires_at is None else token.expires_at for token in verified)
 
 
 def _by_rule(
@@ -155,11 +172,17 @@ def _by_rule(
 def is_preflight(http: HttpRequest) -> bool:
     """Envoy's ``bypass_cors_preflight``, which Istio always sets: browsers send preflights without credentials."""
     headers = http.headers
-    return (
-        http.method == "OPTIONS"
-        and any(headers.values("origin"))
-        and any(headers.values("access-control-request-method"))
-    )
+    return http.method == "OPTIONS" and any(headers.values(_ORIGIN)) and any(headers.values(_REQUEST_METHOD))
+
+
+def headers_read(rules: Iterable[JwtRule]) -> frozenset[str]:
+    """The names of the headers at which `authenticate` and `forwarded` look."""
+    names = {_AUTHORIZATION, _ORIGIN, _REQUEST_METHOD, PATH}
+    for rule in rules:
+        names.update(location.name for location in header_locations(rule))
+        if rule.from_cookies:
+            names.add(COOKIE)
+    return frozenset(names)
 
 
 def _ambiguity(http: HttpRequest, rules: tuple[JwtRule, ...]) -> Failure | None:

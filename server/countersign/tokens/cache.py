@@ -8,8 +8,11 @@ Bounded by entries and by octets, in two queues (S3-FIFO without its ghosts): wh
 the queue of newcomers, a quarter of the whole, goes to the queue of those that stay. A flood of tokens that are used
 once therefore passes by the ones in use. Every operation takes constant time.
 
-Several threads may use one cache, and none ever waits for another: looking up changes nothing that another thread
-could see half-done, and of two threads that want to keep a token at the same moment one goes without.
+Several threads may use one cache, and none ever waits for another. Looking up reads one item of a dictionary and one
+tuple, and what it finds there proves itself: rule, posture, times and key are asked at each use, so it matters to no
+answer that another thread has just evicted or replaced it. All it writes are single attributes, `_keys` only after
+the key was found in that very key set. Whatever changes queues and dictionary has taken the one item of `_turn`, and
+of two threads that want to keep a token at the same moment one goes without.
 
 No token is in it, only its SHA-256: whoever reads this memory cannot present what is kept here.
 """

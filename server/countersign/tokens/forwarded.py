@@ -5,12 +5,13 @@ that is about to be taken out. Source: Istio's order of filters, `jwt_authn` bef
 """
 
 from collections.abc import Sequence
+from typing import Final
 from urllib.parse import unquote
 
 from countersign.core.decision import Mutations
 from countersign.core.facts import HttpRequest
 
-_PATH = ":path"
+PATH: Final = ":path"
 
 
 def forwarded(http: HttpRequest, mutations: Mutations) -> HttpRequest:
@@ -18,7 +19,7 @@ def forwarded(http: HttpRequest, mutations: Mutations) -> HttpRequest:
     if not (mutations.set_headers or mutations.remove_headers or mutations.remove_query_parameters):
         return http
     path = _without(http.path, mutations.remove_query_parameters)
-    changes: dict[str, tuple[str, ...]] = {_PATH: tuple(path for _ in http.headers.values(_PATH))}
+    changes: dict[str, tuple[str, ...]] = {PATH: tuple(path for _ in http.headers.values(PATH))}
     changes.update((name, ()) for name in mutations.remove_headers)
     changes.update((name, ()) for name, _ in mutations.set_headers)
     for name, value in mutations.set_headers:

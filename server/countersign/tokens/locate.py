@@ -15,6 +15,7 @@ from countersign.core.jwt_rule import HeaderLocation, JwtRule
 
 DEFAULT_HEADER: Final = HeaderLocation("authorization", "Bearer ")
 DEFAULT_PARAMETER: Final = "access_token"
+COOKIE: Final = "cookie"
 
 _TOKEN_CHARACTER: Final = re.compile(r"[A-Za-z0-9_.-]")
 
@@ -105,7 +106,7 @@ def _spellings(character: str) -> str:
 
 
 def _in_cookie(http: HttpRequest, name: str) -> Iterator[Located]:
-    for line in http.headers.values("cookie"):
+    for line in http.headers.values(COOKIE):
         for pair in line.split(";"):
             written, equals, value = pair.partition("=") if name in pair else ("", "", "")
             if equals and written.lstrip(" ") == name:

@@ -5,7 +5,7 @@ through. So every answer is built here, and a denial's code is written in one pl
 Source: envoy.service.auth.v3, ext_authz_grpc_impl.cc.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, cast
 
@@ -41,8 +41,20 @@ class RequestError(ValueError):
         self.reason = reason
 
 
-def decode(payload: bytes) -> RequestFacts:
-    """Read a serialized CheckRequest. Raise `RequestError` if it cannot be one."""
+def is_sound(payload: bytes) -> bool:
+    """Whether the bytes are a CheckRequest, of whatever sense."""
+    try:
+        pb.CheckRequest.FromString(payload)
+    except DecodeError:
+        return False
+    return True
+
+
+def decode(payload: bytes, names: Collection[str] | None = None) -> RequestFacts:
+    """Read a serialized CheckRequest. Raise `RequestError` if it cannot be one.
+
+    With ``names``, whoever asks the facts for any other header gets LookupError (`Headers.only`).
+    """
     try:
         request = pb.CheckRequest.FromString(payload)
     except DecodeError as error:
@@ -51,7 +63,7 @@ def decode(payload: bytes) -> RequestFacts:
         raise RequestError(Reason.REQUEST_INCOMPLETE, "no attributes")
     attributes = request.attributes
     return RequestFacts(
-        http=_http(attributes.request.http) if attributes.request.HasField("http") else None,
+        http=_http(attributes.request.http, names) if attributes.request.HasField("http") else None,
         source=_endpoint(attributes.source),
         destination=_endpoint(attributes.destination),
         # Envoy's RBAC sees it in lower case (socket_impl.h), we as sent; plaintext too has a session, an empty one.
@@ -61,11 +73,13 @@ def decode(payload: bytes) -> RequestFacts:
     )
 
 
-def _http(http: pb.AttributeContext.HttpRequest) -> HttpRequest:
+def _http(http: pb.AttributeContext.HttpRequest, names: Collection[str] | None) -> HttpRequest:
     # with encode_raw_headers, every line is apart, its bytes as they came
     headers = _raw(http.header_map.headers) if http.HasField("header_map") else _joined(http.headers)
     if not headers:
         raise RequestError(Reason.REQUEST_INCOMPLETE, "no headers")
+    if names is not None:
+        headers = headers.only(names)
     return HttpRequest(method=http.method, path=http.path, host=http.host, scheme=http.scheme, headers=headers)
 
 

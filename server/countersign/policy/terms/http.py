@@ -15,6 +15,19 @@ from countersign.policy.resources import Action, Term
 from countersign.policy.terms.evidence import ABSENT, Attribute, Context, Evidence, Got, Judge, any_test, matched
 from countersign.policy.terms.templates import check_template, is_template, template
 
+AUTHORITY: Final = ":authority"
+
+
+def headers_read(term: Term) -> tuple[str, ...]:
+    """The names of the headers at which a term looks."""
+    match term.attribute:
+        case "request.headers":
+            return (term.argument[0],)
+        case "operation.host":
+            return (AUTHORITY,)
+        case _:
+            return ()
+
 
 def _method(term: Term, _: Context) -> Judge:
     test = any_test([wildcard(value) for value in term.values])
@@ -34,7 +47,7 @@ def _host(term: Term, context: Context) -> Judge:
     def judge(evidence: Evidence) -> Outcome:
         http = evidence.facts.http
         if http is None or not http.host:  # Envoy forwards `Host:` without a value, and a workload may have a default
-            present = http is not None and bool(http.headers.values(":authority"))
+            present = http is not None and bool(http.headers.values(AUTHORITY))
             return Outcome.UNREADABLE if strict else matched(present and "*" in term.values)
         host = hosts.fold(http.host)
         return matched(test(host)) if as_sent else agree(map(test, hosts.readings(host)))
@@ -67,7 +80,7 @@ def _header(term: Term, context: Context) -> Judge:
     test = any_test([present_or_wildcard(value) for value in term.values])
     name = term.argument[0]
     strict = context.posture is Posture.STRICT
-    as_sent = name == ":authority" and _means_as_written(term, context)
+    as_sent = name == AUTHORITY and _means_as_written(term, context)
 
     def judge(evidence: Evidence) -> Outcome:
         http = evidence.facts.http
@@ -89,7 +102,7 @@ def _readings(name: str, lines: tuple[str, ...], headers: Headers) -> set[str]:
     if name == ":path":
         path = paths.without_query(joined)
         return {reading + joined[len(path) :] for reading in paths.readings(path)}
-    if name == ":authority":
+    if name == AUTHORITY:
         return {joined, *hosts.readings(joined)}
     parts = joined.split(",") if headers.joined else lines
     return {joined, *lines, *(part.strip(" \t") for part in parts)}
