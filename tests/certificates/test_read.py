@@ -9,7 +9,7 @@ from countersign.certificates.read import MAX_DER, CertificateError, read_der
 from countersign.core.certificate import why_no_workload
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.support import vectors
@@ -105,6 +105,8 @@ _BASIC_CONSTRAINTS: Final = x509.ObjectIdentifier("2.5.29.19")
 
 
 @given(st.integers(0, len(LEAF.der) - 1), st.integers(0, 255))
+@example(at=15, octet=128)  # a negative serial number
+@example(at=12, octet=1)  # a version that does not exist
 def test_a_changed_octet_gives_facts_or_a_refusal_and_another_hash(at: int, octet: int) -> None:
     changed = LEAF.der[:at] + bytes([octet]) + LEAF.der[at + 1 :]
     try:
