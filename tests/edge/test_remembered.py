@@ -5,6 +5,7 @@ import random
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -188,15 +189,47 @@ def test_whatever_a_decision_may_rest_on_makes_another_question(path: str) -> No
     assert asking.ask(_changed(message, path).SerializeToString()) != asking.ask(message.SerializeToString())
 
 
+def _raw(message: pb.CheckRequest) -> pb.CheckRequest:
+    """The same message with its header lines apart, as `encode_raw_headers` sends them."""
+    http = message.attributes.request.http
+    lines = dict(http.headers)
+    http.ClearField("headers")
+    for name, value in lines.items():
+        http.header_map.headers.add(key=name, raw_value=value.encode())
+    return message
+
+
+@pytest.mark.parametrize("joined", [True, False])
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 127, 128, 255, 256, 1000])
+@pytest.mark.parametrize("case", [str.lower, str.upper])
+def test_a_header_with_a_name_of_any_length_is_read(case: Callable[[str], str], length: int, *, joined: bool) -> None:
+    name = "n" * length
+    denied = f"""\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: evil, namespace: apps}}
+spec: {{action: DENY, rules: [{{when: [{{key: 'request.headers[{name}]', values: [evil]}}]}}]}}
+"""
+    current = snapshot(denied)
+    checker = Checker(lambda: current, lambda _: None, _fail)
+
+    def reason_for(value: str) -> str:
+        message = request(headers={case(name): value, "x-other": "a"})
+        answer = checker.answer((message if joined else _raw(message)).SerializeToString(), None)
+        assert isinstance(answer, bytes)
+        return reason(pb.CheckResponse.FromString(answer))
+
+    for _ in range(2):  # decided, and from memory
+        assert reason_for("good") == "no-allow-policy-applies"
+        assert reason_for("evil") == "deny-rule-matched"
+
+
 @pytest.mark.parametrize("joined", [True, False])
 def test_the_facts_of_a_question_have_the_headers_that_are_read_and_refuse_others(joined: bool) -> None:
     memory = Memory(snapshot())
     message = request(headers={"x-other": "a", "Authorization": "b"})
     if not joined:
-        lines = dict(message.attributes.request.http.headers)
-        message.attributes.request.http.ClearField("headers")
-        for name, value in lines.items():
-            message.attributes.request.http.header_map.headers.add(key=name, raw_value=value.encode())
+        message = _raw(message)
     question = memory.question(message.SerializeToString())
     assert question is not None
     facts = memory.facts_of(question)

@@ -5,11 +5,11 @@ made of it and of nothing else (`payload_of`): two checks with the same `Ask` ha
 no rule can ask about (IDs, times, the client's port) and the header lines whose names are not among those that are
 read. Whoever asks the facts for another header learns of it by an exception.
 
-Lines are told by the first octets of their names. A line that is taken along for another's name does no harm.
+Lines are told by their whole names, folded as `codec.decode` folds them. A line too many does no harm; one too few
+would hide a header from the rules.
 """
 
 from collections.abc import Iterable
-from itertools import product
 from typing import Any, Final
 
 from countersign.wire.codec import is_sound
@@ -20,7 +20,7 @@ from countersign.wire.outline_pb2 import Outline
 Ask = tuple[Any, ...]
 
 _NAME_TAG: Final = 0x0A  # the field `key` of a HeaderValue and of an entry of a map, length-delimited
-_HEAD: Final = 5  # octets: tag, length, the first letters of the name
+_SHORT: Final = 127  # octets of a name whose length is one octet (a varint); longer ones are all taken along
 
 
 class Asking:
@@ -28,7 +28,6 @@ class Asking:
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names = frozenset(names)
-        self._heads = frozenset(head for name in self.names for head in _heads(name))
 
     def ask(self, payload: bytes) -> Ask | None:
         """The question in a serialized CheckRequest; None for what is not sound, or not about HTTP."""
@@ -43,8 +42,12 @@ class Asking:
         lines = http.header_map.headers if raw else http.headers
         if not lines:
             return None
-        heads = self._heads
-        looked_at = [line for line in lines if line[:_HEAD] in heads or line[:1] != b"\n"]
+        names = self.names
+        looked_at = [
+            line
+            for line in lines
+            if line[0] != _NAME_TAG or line[1] > _SHORT or line[2 : 2 + line[1]].decode().lower() in names
+        ]
         return (
             http.method,
             http.path,
@@ -63,13 +66,6 @@ class Asking:
             raw,
             tuple(looked_at if raw else sorted(looked_at)),
         )
-
-
-def _heads(name: str) -> Iterable[bytes]:
-    """How a line of this name begins, in any case of its letters."""
-    first = name.encode()[: _HEAD - 2]
-    cases = product(*({octet, *bytes([octet]).upper()} for octet in first))
-    return (bytes([_NAME_TAG, len(name.encode()), *letters]) for letters in cases)
 
 
 def payload_of(ask: Ask) -> bytes:
