@@ -35,7 +35,7 @@ class App:
             loop.add_signal_handler(number, self._stop.set)
         await self._sources.load()
         checker = Checker(self._in_force.current, self._sources.refresh, report_on(loop))
-        server = make_server(checker.answer, self._settings.listen, self._settings.transport)
+        server = make_server(checker.answer, checker.shed, self._settings.listen, self._settings.transport)
         try:
             await server.start()
             _log.info("listening on %s", ", ".join(map(str, self._settings.listen)))

@@ -13,7 +13,8 @@ import grpc
 from countersign.authorize import Mesh, Snapshot
 from countersign.core.jwt_rule import KeySource
 from countersign.edge.addresses import Address, UnixAddress
-from countersign.edge.check import Checker, Refresh, report_on
+from countersign.edge.check import OVERLOADED, Checker, Refresh, report_on
+from countersign.edge.observed import Observe
 from countersign.edge.server import Answer, Held, Server
 from countersign.edge.transport import Transport, make_server
 from countersign.policy.parse import parse
@@ -68,7 +69,7 @@ TRANSPORTS: Final = (Transport.NATIVE, Transport.GRPCIO)
 
 def server_on(transport: Transport, answer: Answer, addresses: Sequence[Address]) -> Server:
     """A server of that transport; the native one where it must be installed."""
-    return make_server(answer, addresses, transport)
+    return make_server(answer, lambda _: OVERLOADED.octets, addresses, transport)
 
 
 class Serving:
@@ -83,13 +84,14 @@ class Serving:
         *,
         transport: Transport = Transport.AUTO,
         make: Callable[[Answer, Sequence[Address]], Server] | None = None,
+        observe: Observe | None = None,
     ) -> None:
         self._tamper = tamper
         self._make = make or partial(server_on, transport)
         self.address = UnixAddress(str(directory / "authz.sock"))
         self._started = threading.Event()
         self._loop = asyncio.new_event_loop()
-        self._checker = Checker(current, refresh, report_on(self._loop))
+        self._checker = Checker(current, refresh, report_on(self._loop), observe)
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="serving")
 

@@ -23,7 +23,7 @@ DONE = b"so be it"
 
 
 def test_the_denial_of_the_surplus_is_explicit_and_says_when_to_come_back() -> None:
-    response = pb.CheckResponse.FromString(OVERLOADED)
+    response = pb.CheckResponse.FromString(OVERLOADED.octets)
 
     assert response.status.code == 7
     assert response.denied_response.status.code == 503
@@ -51,15 +51,15 @@ def test_whoever_is_one_too_many_is_denied_and_the_others_are_answered_and_then_
             for _ in range(5):  # it has read all of it, and has had several turns to pass it on
                 peer.ping()
             go.set()
-            while peer.received.count(DONE) + peer.received.count(OVERLOADED) < 900:
+            while peer.received.count(DONE) + peer.received.count(OVERLOADED.octets) < 900:
                 peer.ping()
-            counts = peer.received.count(DONE), peer.received.count(OVERLOADED)
+            counts = peer.received.count(DONE), peer.received.count(OVERLOADED.octets)
             peer.send(_calls(900, 901))
             peer.wait_for(DONE, times=counts[0] + 1)
             return counts
 
     async def scenario() -> tuple[int, int]:
-        server = NativeServer(answer, address)
+        server = NativeServer(answer, address, lambda _: OVERLOADED.octets)
         await server.start()
         try:
             return await asyncio.to_thread(crowd)

@@ -17,7 +17,7 @@ from countersign.core.decision import Allow, AllowReason, Mutations
 from countersign.core.jwt_rule import KeySource, RemoteKeys
 from countersign.edge import check, remembered
 from countersign.edge.check import Checker
-from countersign.edge.remembered import Memory
+from countersign.edge.remembered import Answer, Memory
 from countersign.mesh.issuer import Issuer
 from countersign.tokens.cache import TokenCache
 from countersign.tokens.keys import KeySet
@@ -46,6 +46,7 @@ ALLOWED: Final = Judgement(
     decision=Allow(reason=AllowReason.RULE_MATCHED, policy=None, mutations=Mutations(), generation=1),
     until=200.0,
 )
+ANSWER: Final = Answer(since=100.0, until=200.0, allows=True, octets=b"x", judged=ALLOWED)
 
 
 def _fail(error: Exception) -> None:
@@ -125,7 +126,7 @@ def test_a_memory_is_bounded_and_holds_digests_only(monkeypatch: pytest.MonkeyPa
         question = memory.question(message.SerializeToString())
         assert question is not None
         digests.append(question.digest)
-        memory.keep(question.digest, ALLOWED, b"x", 100.0)
+        memory.keep(question.digest, ANSWER)
         assert memory.find(digests[0], 100.0) is not None  # in use: it stays
         assert len(memory) <= 8
     assert memory.find(digests[-1], 201.0) is None
@@ -136,10 +137,10 @@ def test_a_memory_is_bounded_and_holds_digests_only(monkeypatch: pytest.MonkeyPa
 
 def test_long_answers_and_those_of_unknown_duration_are_not_kept() -> None:
     memory = Memory(snapshot())
-    memory.keep(b"a", ALLOWED, b"x" * 3000, 100.0)
-    memory.keep(b"b", replace(ALLOWED, until=0.0), b"x", 100.0)
+    memory.keep(b"a", ANSWER._replace(octets=b"x" * 3000))
+    memory.keep(b"b", ANSWER._replace(until=0.0))
     assert len(memory) == 0
-    memory.keep(b"c", ALLOWED, b"x", 100.0)
+    memory.keep(b"c", ANSWER)
     assert len(memory) == 1
 
 

@@ -16,11 +16,12 @@ from functools import partial
 from typing import Final
 
 from countersign.authorize import Judgement, Snapshot, Step, authorize, deny
-from countersign.core.decision import Allow, Decision, Deny, Reason
+from countersign.core.decision import Allow, Deny, Reason
 from countersign.core.jwt_rule import FetchedKeys
-from countersign.edge.remembered import Memory, Question
+from countersign.edge.observed import Answered, Numbers, Observe, Stages
+from countersign.edge.remembered import Answer, Memory, Question
 from countersign.edge.server import Held
-from countersign.wire.codec import RequestError, decode, encode
+from countersign.wire.codec import RequestError, decode, encode, numbered
 
 _log: Final = logging.getLogger(__name__)
 
@@ -29,12 +30,16 @@ MAX_HELD: Final = 1024  # checks that wait for keys at a time
 EXPLANATIONS: Final = 100  # denials a second that say in `detail` what kept them from an allow; it costs three allows
 _MARGIN: Final = 0.020  # seconds of the caller's deadline left for the way back
 
-_INTERNAL_ERROR: Final = encode(deny(Reason.INTERNAL_ERROR))
-_DEADLINE_PASSED: Final = encode(deny(Reason.DEADLINE_PASSED, "the decision came after the deadline of the check"))
-_NO_TIME: Final = encode(deny(Reason.DEADLINE_PASSED, "the deadline of the check came before its turn"))
 
-# For whoever is one too many, before anything is done for it.
-OVERLOADED: Final = encode(
+def _always(denial: Deny) -> Answer:
+    judged = Judgement(step=Step.REQUEST, decision=denial)
+    return Answer(since=0.0, until=0.0, allows=False, octets=encode(denial), judged=judged)
+
+
+_INTERNAL_ERROR: Final = _always(deny(Reason.INTERNAL_ERROR))
+_DEADLINE_PASSED: Final = _always(deny(Reason.DEADLINE_PASSED, "the decision came after the deadline of the check"))
+_NO_TIME: Final = _always(deny(Reason.DEADLINE_PASSED, "the deadline of the check came before its turn"))
+OVERLOADED: Final = _always(
     replace(deny(Reason.OVERLOADED, "more checks at a time than can be answered"), headers=(("retry-after", "1"),))
 )
 
@@ -49,7 +54,9 @@ class _Ticket:
     payload: bytes
     snapshot: Snapshot
     judged: Judgement
+    begun: float
     deadline: float
+    stages: Stages
 
 
 class _Explanations:
@@ -76,13 +83,25 @@ class _Explanations:
 class Checker:
     """Answers checks from the current snapshot. Holds a call while its key is fetched, never a thread.
 
-    ``report`` is told of every fault of ours that became a denial. Checks may come from any thread.
+    ``report`` is told of every fault of ours that became a denial, ``observe`` of every answer. If there is somebody
+    to observe, denials have IDs, and with ``number_allows`` also what is allowed. Checks may come from any thread.
     """
 
-    def __init__(self, current: Callable[[], Snapshot], refresh: Refresh, report: Report) -> None:
+    def __init__(
+        self,
+        current: Callable[[], Snapshot],
+        refresh: Refresh,
+        report: Report,
+        observe: Observe | None = None,
+        *,
+        number_allows: bool = False,
+    ) -> None:
         self._current = current
         self._refresh = refresh
         self._report = report
+        self._observe = observe
+        self._number_allows = number_allows
+        self._numbers = Numbers()
         self._held: weakref.WeakSet[_Ticket] = weakref.WeakSet()
         self._memory = Memory(current())
         self._explanations = _Explanations()
@@ -92,21 +111,31 @@ class Checker:
 
         ``time_remaining`` is in seconds, None if endless.
         """
+        begun = time.monotonic()
         try:
-            now = time.monotonic()
-            deadline = now + (BUDGET if time_remaining is None else min(BUDGET, time_remaining - _MARGIN))
-            if deadline <= now:
-                return _NO_TIME
+            deadline = begun + (BUDGET if time_remaining is None else min(BUDGET, time_remaining - _MARGIN))
+            if deadline <= begun:
+                return self._told(_NO_TIME, payload, begun)
             memory = self._memory_of(self._current())
             question = memory.question(payload)
             if question is not None:
                 known = memory.find(question.digest, time.time())
                 if known is not None:
-                    return _DEADLINE_PASSED if known.allows and time.monotonic() > deadline else known.octets
-            return self._decided(payload, memory, question, deadline)
+                    late = known.allows and time.monotonic() > deadline
+                    return self._told(_DEADLINE_PASSED if late else known, payload, begun, remembered=not late)
+            return self._decided(payload, memory, question, begun, deadline)
         except Exception as error:  # noqa: BLE001 (any fault of ours is a denial)
             self._report(error)
-            return _INTERNAL_ERROR
+            return self._told(_INTERNAL_ERROR, payload, begun)
+
+    def shed(self, payload: bytes) -> bytes:
+        """The answer to a check that is one too many, before anything is done for it."""
+        return self._told(OVERLOADED, payload, time.monotonic())
+
+    @property
+    def held(self) -> int:
+        """How many checks wait for keys."""
+        return len(self._held)
 
     def _memory_of(self, snapshot: Snapshot) -> Memory:
         memory = self._memory
@@ -114,44 +143,82 @@ class Checker:
             memory = self._memory = Memory(snapshot)
         return memory
 
-    def _decided(self, payload: bytes, memory: Memory, question: Question | None, deadline: float) -> bytes | Held:
-        now, may_wait, explain = time.time(), len(self._held) < MAX_HELD, self._explanations.left(time.monotonic())
+    def _decided(
+        self, payload: bytes, memory: Memory, question: Question | None, begun: float, deadline: float
+    ) -> bytes | Held:
+        now, may_wait, explain = time.time(), len(self._held) < MAX_HELD, self._explanations.left(begun)
         facts = None if question is None else memory.facts_of(question)
+        read = time.monotonic()
         if facts is None:
             question = None
             judged = _judge(payload, memory.snapshot, now, may_wait=may_wait, explain=explain)
         else:
             judged = authorize(facts, memory.snapshot, now, may_wait=may_wait, explain=explain)
+        decided = time.monotonic()
+        stages = Stages(read - begun, decided - read)
         if judged.awaits:
-            return partial(self._resume, self._ticket(payload, memory.snapshot, judged, deadline))
-        answer = _encoded(judged.decision, deadline)
+            return partial(self._resume, self._ticket(payload, memory.snapshot, judged, begun, deadline, stages))
+        answer = _answer(judged, now, deadline)
         if isinstance(judged.decision, Deny) and judged.step is Step.POLICIES:
             self._explanations.spend()
             if not explain:
-                return answer
+                question = None
         if question is not None and answer is not _DEADLINE_PASSED:
-            memory.keep(question.digest, judged, answer, now)
-        return answer
+            memory.keep(question.digest, answer)
+        return self._told(answer, payload, begun, stages)
 
-    def _ticket(self, payload: bytes, snapshot: Snapshot, judged: Judgement, deadline: float) -> _Ticket:
-        ticket = _Ticket(payload=payload, snapshot=snapshot, judged=judged, deadline=deadline)
+    def _told(
+        self, answer: Answer, payload: bytes, begun: float, stages: Stages | None = None, *, remembered: bool = False
+    ) -> bytes:
+        """The octets of an answer, after whoever observes has been told. ``begun`` is of `time.monotonic`."""
+        observe = self._observe
+        if observe is None:
+            return answer.octets
+        try:
+            took = time.monotonic() - begun
+            stages = Stages(took) if stages is None else stages._replace(encode=took - sum(stages))
+            if answer.allows and not self._number_allows:
+                observe(Answered("", time.time() - took, payload, answer.judged, remembered, stages))
+                return answer.octets
+            number = self._numbers()
+            observe(Answered(number, time.time() - took, payload, answer.judged, remembered, stages))
+            return numbered(answer.octets, number, allows=answer.allows)
+        except Exception as error:  # noqa: BLE001 (as in `answer`: what nobody could write down is not let through)
+            self._report(error)
+            return _INTERNAL_ERROR.octets
+
+    def _ticket(
+        self,
+        payload: bytes,
+        snapshot: Snapshot,
+        judged: Judgement,
+        begun: float,
+        deadline: float,
+        stages: Stages,
+    ) -> _Ticket:
+        ticket = _Ticket(
+            payload=payload, snapshot=snapshot, judged=judged, begun=begun, deadline=deadline, stages=stages
+        )
         self._held.add(ticket)  # weakly: what is never awaited leaves by itself
         return ticket
 
     async def _resume(self, ticket: _Ticket) -> bytes:
         """Wait, and decide with whatever keys have come. Where none have and none may, what was decided stands."""
+        answer, stages = _INTERNAL_ERROR, ticket.stages
         try:
             judged = ticket.judged
             waited = await self._wait_for(judged.awaits, ticket.deadline)
-            snapshot = self._current()
+            snapshot, now, came = self._current(), time.time(), time.monotonic()
+            stages = stages._replace(wait=came - ticket.begun - sum(stages))
             if waited or snapshot is not ticket.snapshot:
-                judged = _judge(ticket.payload, snapshot, time.time(), may_wait=False, explain=True)
-            return _encoded(judged.decision, ticket.deadline)
+                judged = _judge(ticket.payload, snapshot, now, may_wait=False, explain=True)
+                stages = stages._replace(decide=stages.decide + time.monotonic() - came)
+            answer = _answer(judged, now, ticket.deadline)
         except Exception as error:  # noqa: BLE001 (as above)
             self._report(error)
-            return _INTERNAL_ERROR
         finally:
             self._held.discard(ticket)
+        return self._told(answer, ticket.payload, ticket.begun, stages)
 
     async def _wait_for(self, sources: Iterable[FetchedKeys], deadline: float) -> bool:
         """Wait until every permitted refresh has ended, or the budget has; False if none is permitted."""
@@ -170,10 +237,12 @@ def _judge(payload: bytes, snapshot: Snapshot, now: float, *, may_wait: bool, ex
     return authorize(facts, snapshot, now, may_wait=may_wait, explain=explain)
 
 
-def _encoded(decision: Decision, deadline: float) -> bytes:
-    if isinstance(decision, Allow) and time.monotonic() > deadline:
+def _answer(judged: Judgement, now: float, deadline: float) -> Answer:
+    """The answer to what was judged at ``now``: none that allows is given after the deadline."""
+    allows = isinstance(judged.decision, Allow)
+    if allows and time.monotonic() > deadline:
         return _DEADLINE_PASSED
-    return encode(decision)
+    return Answer(since=now, until=judged.until, allows=allows, octets=encode(judged.decision), judged=judged)
 
 
 def report_on(loop: asyncio.AbstractEventLoop) -> Report:

@@ -18,9 +18,8 @@ from typing import Final
 from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
 
 from countersign.edge.addresses import Address, UnixAddress, prepare_socket, restrict_socket
-from countersign.edge.check import OVERLOADED
 from countersign.edge.native_health import CHECK, WATCH, NativeHealth
-from countersign.edge.server import MAX_RECEIVE, MAX_STREAMS, SOCKET_UMASK, Answer, Held
+from countersign.edge.server import MAX_RECEIVE, MAX_STREAMS, SOCKET_UMASK, Answer, Held, Shed
 from countersign.edge.waiting import Queue, Waiting
 from countersign.wire.codec import METHOD
 
@@ -40,8 +39,9 @@ _RESOURCE_EXHAUSTED: Final = 8  # grpc::StatusCode
 class NativeServer:
     """Serves checks on one address."""
 
-    def __init__(self, answer: Answer, address: Address) -> None:
+    def __init__(self, answer: Answer, address: Address, shed: Shed) -> None:
         self._answer = answer
+        self._shed = shed
         self._address = address
         self._queue = Queue()
         self._held: dict[int, concurrent.futures.Future[bytes]] = {}
@@ -157,7 +157,7 @@ class NativeServer:
             return
         deadline = None if remaining is None else self._last_call + remaining
         if not self._queue.offer(Waiting(call, payload, deadline)):
-            front.respond(call, OVERLOADED)
+            front.respond(call, self._shed(payload))
 
     def _reply(self, front: NativeGrpcFront, waiting: Waiting) -> None:
         deadline = waiting.deadline

@@ -3,7 +3,7 @@
 A memory belongs to one snapshot, policies and keys and all, and ends with it. What is looked for is the digest of a
 question (`outline.Ask`), which has everything that its decision rests on but the time; and the time counts only for
 tokens, so an answer is good from when it was given until the first of its tokens expires. Refused tokens are not
-remembered: a key may come at any time. No token and no header is in it, only digests.
+remembered: a key may come at any time. No token and no header is in it, only digests and what was decided.
 
 Several threads may use one memory: each looks up and sets single items of dictionaries, items are immutable, and what
 two threads put there for one digest is equal. At worst, an answer is forgotten and found again.
@@ -14,7 +14,6 @@ from hashlib import sha256
 from typing import Final, NamedTuple
 
 from countersign.authorize import Judgement, Snapshot, headers_read
-from countersign.core.decision import Allow
 from countersign.core.facts import RequestFacts
 from countersign.wire.codec import RequestError, decode
 from countersign.wire.outline import Ask, Asking, payload_of
@@ -24,12 +23,13 @@ _MAX_OCTETS: Final = 2048  # of one answer
 
 
 class Answer(NamedTuple):
-    """A serialized CheckResponse, and from when until when it is right (seconds since the epoch)."""
+    """A serialized CheckResponse, from when until when it is right (seconds since the epoch), and how it came."""
 
     since: float
     until: float
     allows: bool
     octets: bytes
+    judged: Judgement
 
 
 class Question(NamedTuple):
@@ -75,10 +75,10 @@ class Memory:
             self._put(digest, answer)
         return answer if answer.since <= now <= answer.until else None
 
-    def keep(self, digest: bytes, judged: Judgement, octets: bytes, now: float) -> None:
-        """Keep the answer to a judgement that was made at ``now``."""
-        if now <= judged.until and len(octets) <= _MAX_OCTETS:
-            self._put(digest, Answer(now, judged.until, isinstance(judged.decision, Allow), octets))
+    def keep(self, digest: bytes, answer: Answer) -> None:
+        """Keep an answer, unless it is right for no longer than now."""
+        if answer.since <= answer.until and len(answer.octets) <= _MAX_OCTETS:
+            self._put(digest, answer)
 
     def _put(self, digest: bytes, answer: Answer) -> None:
         newer = self._newer

@@ -20,6 +20,9 @@ Held = Callable[[], Coroutine[Any, Any, bytes]]
 # It may run on a thread of the transport's own.
 Answer = Callable[[bytes, float | None], bytes | Held]
 
+# A serialized CheckRequest that is one too many to a serialized CheckResponse that says so; likewise.
+Shed = Callable[[bytes], bytes]
+
 
 class Server(Protocol):
     """Serves checks. Says NOT_SERVING until told otherwise. Every method belongs to one event loop."""

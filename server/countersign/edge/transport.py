@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from countersign.edge.addresses import Address, UnixAddress
-from countersign.edge.server import Answer, Server
+from countersign.edge.server import Answer, Server, Shed
 from countersign.edge.servers import Servers
 
 _log: Final = logging.getLogger(__name__)
@@ -74,7 +74,11 @@ def native_obstacle() -> str:
 
 
 def make_server(
-    answer: Answer, addresses: Sequence[Address], wanted: Transport, obstacle: Callable[[], str] = native_obstacle
+    answer: Answer,
+    shed: Shed,
+    addresses: Sequence[Address],
+    wanted: Transport,
+    obstacle: Callable[[], str] = native_obstacle,
 ) -> Server:
     """The server of these addresses. Log what was chosen. Raise `TransportError`."""
     servers: list[Server] = []
@@ -83,7 +87,7 @@ def make_server(
         choice = choose(wanted, address, obstacle)
         _log.info("%s is served by %s: %s", address, choice.transport, choice.because)
         if choice.transport is Transport.NATIVE:
-            servers.append(_native(answer, address))
+            servers.append(_native(answer, shed, address))
         else:
             on_grpcio.append(address)
     if on_grpcio:
@@ -91,10 +95,10 @@ def make_server(
     return servers[0] if len(servers) == 1 else Servers(servers)
 
 
-def _native(answer: Answer, address: Address) -> Server:
+def _native(answer: Answer, shed: Shed, address: Address) -> Server:
     from countersign.edge.native_server import NativeServer  # noqa: PLC0415 (only where it is installed)
 
-    return NativeServer(answer, address)
+    return NativeServer(answer, address, shed)
 
 
 def _grpcio(answer: Answer, addresses: Sequence[Address]) -> Server:

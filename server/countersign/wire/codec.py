@@ -26,6 +26,9 @@ _PERMISSION_DENIED: Final = 7
 _UNAUTHENTICATED: Final = 16
 _HTTP_UNAUTHORIZED: Final = 401
 
+NUMBER_HEADER: Final = "x-countersign-decision-id"
+NUMBER_LENGTH: Final = 28  # of the ID of a decision, in ASCII
+
 _REMEMBERED: Final = 1024  # answers
 _SHORT: Final = 256  # characters of a detail that is worth remembering
 
@@ -185,6 +188,17 @@ def _encoded(decision: Decision) -> bytes:
 _remembered: Final = lru_cache(maxsize=_REMEMBERED)(_encoded)
 
 
+def numbered(octets: bytes, number: str, *, allows: bool) -> bytes:
+    """A CheckResponse with the ID of its decision: in Envoy's metadata, and in a header to whoever is denied.
+
+    Written behind the response: what protobuf reads twice of one message, it merges. Raise ValueError for a number
+    that is not ``NUMBER_LENGTH`` ASCII characters, for which there is no room.
+    """
+    if len(number) != NUMBER_LENGTH:
+        raise ValueError(f"an ID has {NUMBER_LENGTH} characters, not {len(number)}")
+    return octets + number.encode("ascii").join(_ALLOW_NUMBERED if allows else _DENY_NUMBERED)
+
+
 def _ok(mutations: Mutations) -> pb.OkHttpResponse:
     set_headers: list[pb.HeaderValueOption] = []
     seen: set[str] = set()
@@ -235,3 +249,17 @@ def _metadata(decision: Decision) -> Struct:
 def _utf8(text: str) -> str:
     """Text that protobuf can carry: a byte that was not UTF-8, of a header or of a file's name, is escaped."""
     return text if is_readable(text) else text.encode("utf-8", "backslashreplace").decode()
+
+
+def _template(response: pb.CheckResponse) -> tuple[bytes, ...]:
+    response.dynamic_metadata.fields["decision_id"].string_value = _NUMBER
+    return tuple(response.SerializeToString().split(_NUMBER.encode()))
+
+
+_NUMBER: Final = "#" * NUMBER_LENGTH
+_ALLOW_NUMBERED: Final = _template(pb.CheckResponse())
+_DENY_NUMBERED: Final = _template(
+    pb.CheckResponse(
+        denied_response=pb.DeniedHttpResponse(headers=[_option(NUMBER_HEADER, _NUMBER, _OVERWRITE)]),
+    )
+)

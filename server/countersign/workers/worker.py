@@ -66,7 +66,7 @@ class _Worker:
         self._misses = Misses(lambda source: self._say(Missed(source=source)))
         self._in_force = InForce(start.settings)
         checker = Checker(self._in_force.current, self._misses.refresh, report_on(asyncio.get_running_loop()))
-        self._server = make_server(checker.answer, start.settings.listen, start.settings.transport)
+        self._server = make_server(checker.answer, checker.shed, start.settings.listen, start.settings.transport)
         self._keys: KeySets = {}
         self._loaded: Loaded | None = None  # the latest that are not in force yet
         self._policies_came = asyncio.Event()
