@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from countersign.authorize import Snapshot
+from countersign.authorize import Mesh, Snapshot
 from countersign.core.jwt_rule import FetchedKeys, InlineKeys, KeySource
 from countersign.policy.resources import Resources
 from countersign.policy.scope import PolicySet
+from countersign.policy.workload import Workload, WorkloadError, workload_of
 from countersign.settings import Settings
 from countersign.tokens.cache import TokenCache
 from countersign.tokens.keys import KeySet
@@ -52,11 +54,15 @@ class InForce:
         return self._fetched
 
     async def put(self, policies: Policies) -> None:
-        """Put policies in force, prepared for the workloads that the previous ones were asked for."""
+        """Put policies in force, prepared for the settings' workload and those that the previous ones were asked for.
+
+        So no request to them waits for the new set to be compiled.
+        """
         previous, mesh = self._snapshot.policies, self._mesh
         prepared = PolicySet(policies.resources, mesh.root_namespace, policies.generation)
-        if previous is not None:  # no request waits for the new set to be compiled
-            await asyncio.to_thread(prepared.prepare, previous.workloads(), mesh.posture, mesh.trust_domains)
+        asked = () if previous is None else previous.workloads()
+        workloads = dict.fromkeys((*_own_workload(mesh), *asked))
+        await asyncio.to_thread(prepared.prepare, workloads, mesh.posture, mesh.trust_domains)
         self._inline = policies.inline
         self._snapshot = replace(self._snapshot, policies=prepared, keys=_merged(self._inline, self._fetched))
 
@@ -64,6 +70,13 @@ class InForce:
         """Put fetched keys in force, beside those that are written into the policies."""
         self._fetched = keys
         self._snapshot = replace(self._snapshot, keys=_merged(self._inline, keys))
+
+
+def _own_workload(mesh: Mesh) -> tuple[Workload, ...]:
+    """The workload of requests that do not name one; none if the settings do not say it, or not so that it is one."""
+    with suppress(WorkloadError):
+        return (workload_of(mesh.namespace, mesh.labels),) if mesh.namespace else ()
+    return ()  # each request to it is denied, and says why
 
 
 def _merged(inline: Mapping[KeySource, KeySet], fetched: Mapping[FetchedKeys, KeySet]) -> Mapping[KeySource, KeySet]:

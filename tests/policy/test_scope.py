@@ -436,7 +436,7 @@ def test_a_set_can_be_prepared_for_the_workloads_that_another_served() -> None:
     new.prepare(old.workloads(), Posture.STRICT, ("td",))
 
     assert old.workloads() == new.workloads() == (APP,)
-    assert list(new.for_workload(APP).engines) == [(False, Posture.STRICT, ("td",))]
+    assert list(new.for_workload(APP).engines) == [(tcp, Posture.STRICT, ("td",)) for tcp in (False, True)]
     assert not old.for_workload(APP).engines
 
 

@@ -5,7 +5,7 @@ everything else.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from countersign.policy.resources import Action, AuthorizationPolicy, Clause, Rule
 from countersign.policy.terms.attributes import ATTRIBUTES
@@ -13,19 +13,19 @@ from countersign.policy.terms.attributes import ATTRIBUTES
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoliciesByAction:
-    """The policies of one workload. Those of a dry run are in ``tried`` only."""
+    """The policies of one workload, and how many rules they have. Those of a dry run are in ``tried`` only."""
 
     custom: tuple[AuthorizationPolicy, ...] = ()
     audit: tuple[AuthorizationPolicy, ...] = ()
     deny: tuple[AuthorizationPolicy, ...] = ()
     allow: tuple[AuthorizationPolicy, ...] = ()
     tried: tuple[AuthorizationPolicy, ...] = ()
+    rules: int = field(init=False)
 
-    @property
-    def rules(self) -> int:
-        """How many rules there are."""
+    def __post_init__(self) -> None:
+        """Count the rules once: every denial asks."""
         groups = (self.custom, self.audit, self.deny, self.allow, self.tried)
-        return sum(len(policy.rules) for group in groups for policy in group)
+        object.__setattr__(self, "rules", sum(len(policy.rules) for group in groups for policy in group))
 
     def as_if_enforced(self) -> "PoliciesByAction":
         """The same policies with the dry run over."""

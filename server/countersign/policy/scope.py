@@ -103,7 +103,8 @@ class PolicySet:
         """Do beforehand what the first request to each workload would have to wait for."""
         _ = self.headers_read
         for workload in workloads:
-            self.for_workload(workload).engine(tcp=False, posture=posture, trust_domains=trust_domains)
+            for tcp in (False, True):
+                self.for_workload(workload).engine(tcp=tcp, posture=posture, trust_domains=trust_domains)
 
 
 def scope(resources: Resources, workload: Workload, root_namespace: str) -> WorkloadPolicies:
