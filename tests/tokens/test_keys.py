@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jwt.algorithms import RSAAlgorithm
 
-from tests.tokens.material import ALGORITHMS, cases, encode, json_test_suite, jwk, key_set, vectors
+from tests.tokens.material import ALGORITHMS, encode, json_test_suite, jwk, key_set, vectors
 
 GOOD = "ES256-0"
 
@@ -329,42 +329,6 @@ def test_no_json_test_file_is_a_key_set() -> None:
         with pytest.raises((KeySetError, UnicodeDecodeError)):
             KeySet.parse(octets.decode())
         assert name
-
-
-def adversarial_members() -> list[tuple[str, str, Any]]:
-    """The concrete rows of our own corpus; rows that only describe a value are covered by the tests above."""
-    rows = []
-    for row in cases("jwt/jwks_adversarial_cases.json", "keys"):
-        member = row["key"]
-        if isinstance(member, dict):
-            member = dict(member)
-            if "x_hex" in member:
-                member["x"] = encode(bytes.fromhex(member.pop("x_hex")))
-            if member.get("n") == "<2048>":
-                member["n"] = jwk("RS256")["n"]
-        text = json.dumps(member)
-        if "<" not in text and ".." not in text and "*" not in text and "bytes" not in text:
-            rows.append((row["name"], row["expect"], member))
-    return rows
-
-
-def test_every_adversarial_member_is_put_aside() -> None:
-    rows = adversarial_members()
-
-    assert len(rows) > 35
-    for name, expect, member in rows:
-        if "skip key" in expect:
-            assert put_aside(member), name
-
-
-def test_every_adversarial_text_is_refused() -> None:
-    for row in cases("jwt/jwks_adversarial_cases.json", "sets"):
-        body = row.get("body", "...")
-        if row["name"] == "keys empty":
-            assert KeySet.parse(body).keys == ()  # the keyring keeps the old set then
-        elif "..." not in body and body[:1] in ("", "<", "[", "{") and "<" not in row["name"]:
-            with pytest.raises(KeySetError):
-                KeySet.parse(body)
 
 
 def test_the_key_set_of_rfc_7517_has_one_key_for_signatures() -> None:
