@@ -7,6 +7,7 @@ from typing import Final
 
 from countersign.edge.check import Checker, report_on
 from countersign.edge.probes import Probes
+from countersign.edge.readiness import Check, Checks, not_ready
 from countersign.edge.server import Server
 from countersign.edge.transport import make_server
 from countersign.in_force import InForce
@@ -27,12 +28,14 @@ class App:
         self._in_force = InForce(settings)
         self._sources = Sources(settings, self._in_force.put, self._in_force.take_keys, self._news.set)
         self._stop = asyncio.Event()
+        self._checks: Checks = ()  # as the health checks of the server were told
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raise `PolicyError`, `TransportError` or OSError where it cannot start."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._sources.reload)
         await self._sources.load()
         checker = Checker(self._in_force.current, self._sources.refresh, report_on(loop))
         server = make_server(checker.answer, checker.shed, self._settings.listen, self._settings.transport)
@@ -41,7 +44,7 @@ class App:
             _log.info("listening on %s", ", ".join(map(str, self._settings.listen)))
             await self._say(server)
             # After the server and its health: whoever is told that we are ready may call at once, and ask again.
-            with Probes(self._settings.probes, self._not_ready):
+            with Probes(self._settings.probes, lambda: self._checks):
                 await self._serve(server)
         finally:
             await server.drain(_GRACE)
@@ -58,6 +61,7 @@ class App:
             done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._stop.set()
+            self._checks = self._look()
             _log.info("stopping")
             await server.drain(_GRACE)  # before the tasks end: running checks may wait for a key
             for task in (*tasks, stopped):
@@ -67,9 +71,10 @@ class App:
             if task is not stopped:
                 task.result()
 
-    def _not_ready(self) -> str:
-        """Why checks should not come here yet, or no more; empty if they should."""
-        return "stopping" if self._stop.is_set() else self._sources.not_ready()
+    def _look(self) -> Checks:
+        """What has to be right for checks to come here."""
+        shutdown = Check("shutdown", "stopping" if self._stop.is_set() else "")
+        return (shutdown, Check("listening"), *self._sources.checks())
 
     async def _announce(self, server: Server) -> None:
         """Tell health checks whatever readiness becomes."""
@@ -79,4 +84,5 @@ class App:
             self._news.clear()
 
     async def _say(self, server: Server) -> None:
-        await server.set_serving(serving=not self._not_ready())
+        self._checks = self._look()
+        await server.set_serving(serving=not not_ready(self._checks))

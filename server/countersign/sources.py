@@ -11,12 +11,14 @@ from countersign.edge.keys.bind import bind
 from countersign.edge.keys.fetcher import KeyFetcher, KeySets
 from countersign.edge.keys.saved import prepare
 from countersign.edge.policy_files import changes, digest, parse_files, read_files
+from countersign.edge.readiness import Check, not_ready
 from countersign.in_force import Policies
 from countersign.policy.analysis.analyze import Written, analyze
 from countersign.policy.analysis.surroundings import Surroundings
 from countersign.policy.problems import PolicyError, Problem
 from countersign.policy.resources import Resources
 from countersign.settings import Settings
+from countersign.tokens.keyring import SourceState
 
 _log: Final = logging.getLogger(__name__)
 
@@ -27,7 +29,7 @@ TakeKeys = Callable[[KeySets], None]
 class Sources:
     """Gives policies to ``put`` and keys to ``take_keys``, the first time in `load` and then while it runs.
 
-    ``on_news`` is called whenever `not_ready` may have changed.
+    ``on_news`` is called whenever `checks` may have changed.
     """
 
     def __init__(self, settings: Settings, put: Put, take_keys: TakeKeys, on_news: Callable[[], None]) -> None:
@@ -36,6 +38,9 @@ class Sources:
         self._on_news = on_news
         self._fetcher = KeyFetcher(take_keys, settings.keys, on_landing=on_news)
         self._digest = ""
+        self._refused = ""  # why what was last found in the files is not in force; empty if it is
+        self._reading = asyncio.Lock()
+        self._asked = asyncio.Event()
         self._generation = 0
         self._has_been_ready = False
 
@@ -50,41 +55,81 @@ class Sources:
         return [
             asyncio.create_task(self._fetcher.run(), name="keys"),
             asyncio.create_task(self._watch(stop), name="policies"),
+            asyncio.create_task(self._obey(), name="reloads"),
         ]
+
+    def reload(self) -> None:
+        """Read the policies and the files with keys again, now."""
+        self._asked.set()
 
     def refresh(self, source: FetchedKeys) -> asyncio.Future[None] | None:
         """Ask for a key that is missed; see `KeyFetcher.refresh`."""
         return self._fetcher.refresh(source)
 
-    def not_ready(self) -> str:
-        """What checks would have to do without; empty if they have everything.
+    def checks(self) -> tuple[Check, ...]:
+        """What requests need: policies, and the keys of every issuer.
 
-        Keys are waited for once, at the start: later, a new issuer must not take the others' traffic away.
+        Keys are waited for once, at the start: later, a new issuer must not take the others' traffic away. Those that
+        are not required are waited for until they have been asked for.
         """
+        found = (self._check_of_policies(), *map(self._check_of_keys, self._fetcher.states()))
+        self._has_been_ready = self._has_been_ready or not not_ready(found)
+        return found
+
+    def _check_of_policies(self) -> Check:
         if not self._generation:
-            return "no policy has been loaded"
-        untried = () if self._has_been_ready else self._fetcher.untried()
-        if untried:
-            return f"fetching keys from {', '.join(untried)}"
-        self._has_been_ready = True
-        return ""
+            return Check("policies", "no policy has been loaded")
+        if self._refused:
+            wrong = f"what the files say now is refused, and generation {self._generation} stays in force; see the log"
+            return Check("policies", wrong, counts=False)
+        return Check("policies")
+
+    def _check_of_keys(self, state: SourceState) -> Check:
+        name = f"keys of {state.source}"
+        if state.keys is not None:
+            wrong = f"those at hand count, new ones do not come: {state.error}" if state.error else ""
+            return Check(name, wrong, counts=False)
+        if not state.failures:
+            return Check(name, f"fetching keys from {state.source}", counts=not self._has_been_ready)
+        wrong = f"no keys from {state.source}, its tokens are refused: {state.error}"
+        return Check(name, wrong, counts=self._settings.keys.requires(state.source) and not self._has_been_ready)
 
     async def _watch(self, stop: asyncio.Event) -> None:
-        said = ""
         async for _ in changes(self._settings.policies, stop):
+            await self._look()
+
+    async def _obey(self) -> None:
+        """Do what `reload` says."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            _log.info("asked to reload: reading the policies and the files with keys again")
+            self._fetcher.reread()
+            before = self._generation
+            if self._refused:
+                self._digest = self._refused = ""  # then the log says again what is wrong
+            await self._look()
+            if self._generation == before and not self._refused:
+                _log.info("policies are unchanged: generation %d", self._generation)
+
+    async def _look(self) -> None:
+        """Put in force what the files say, or tell why not."""
+        async with self._reading:
             try:
                 await self._load()
             except PolicyError as error:
-                if str(error) != said:  # the files are looked at again and again
+                if str(error) != self._refused:  # the files are looked at again and again
                     _log.error("policies not loaded, %s:\n%s", self._keep(), error)
-                said = str(error)
-            else:
-                said = ""
-            self._on_news()
+                self._refused = str(error)
+        self._on_news()
 
     async def _load(self) -> None:
         """Read the policies and put them in force, all or nothing. Raise `PolicyError` where they are broken."""
-        texts = await asyncio.to_thread(read_files, self._settings.policies)
+        try:
+            texts = await asyncio.to_thread(read_files, self._settings.policies)
+        except PolicyError:
+            self._digest = ""  # what can be read again is news, also if it is as before
+            raise
         name = digest(texts)
         if name == self._digest:
             return
@@ -98,7 +143,8 @@ class Sources:
                 await self._put_in_force(Policies(resources=resources, inline=inline, generation=self._generation + 1))
             else:
                 # Istio without policies allows everything; a mount that failed must not.
-                _log.error("found no policy in %s: %s", ", ".join(map(str, self._settings.policies)), self._keep())
+                self._refused = f"found no policy in {', '.join(map(str, self._settings.policies))}"
+                _log.error("%s: %s", self._refused, self._keep())
         # After the policies, not before them: what only warns must not delay them.
         for warning in (*loaded.warnings, *await asyncio.to_thread(self._analyze, loaded.resources, texts)):
             _log.warning("%s", warning)
@@ -117,7 +163,7 @@ class Sources:
         sources = policies.sources()
         await self._fetcher.recall(sources)
         await self._put(policies)
-        self._generation = policies.generation
+        self._generation, self._refused = policies.generation, ""
         self._fetcher.track(sources)
         self._on_news()
         _log.info("policies loaded: %d resources, generation %d", len(policies.resources), policies.generation)

@@ -1,5 +1,6 @@
 """Health over HTTP: ``/healthz`` and ``/livez`` (the process is alive), ``/readyz`` (it can decide).
 
+With ``?verbose`` they say each check with its reason (see `countersign.edge.readiness`).
 In a thread of its own, so that a slow prober costs checks nothing.
 """
 
@@ -8,35 +9,40 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Final, Self
+from urllib.parse import parse_qs
 
 from countersign.edge.addresses import TcpAddress
+from countersign.edge.readiness import Check, Checks, not_ready, verbose
 
 _ALIVE: Final = frozenset({"/healthz", "/livez"})
 _READY: Final = frozenset({"/readyz", "/ready", "/health"})
 _TIMEOUT: Final = 5  # seconds for a prober to send its request
 
-# Why the process is not ready; empty if it is.
-NotReady = Callable[[], str]
+_PING: Final = (Check("ping"),)  # whoever answers is alive
 
 
 class Probes:
     """A context manager: the listener is up inside it."""
 
-    def __init__(self, address: TcpAddress, not_ready: NotReady) -> None:
+    def __init__(self, address: TcpAddress, checks: Callable[[], Checks]) -> None:
         class Handler(BaseHTTPRequestHandler):
             timeout = _TIMEOUT
             server_version = "countersign"
             sys_version = ""
 
             def do_GET(self) -> None:  # (http.server's name)
-                path = self.path.partition("?")[0]
+                path, _, query = self.path.partition("?")
                 if path in _ALIVE:
-                    self._answer(200, "ok")
+                    self._report(_PING, path, query)
                 elif path in _READY:
-                    why = not_ready()
-                    self._answer(503 if why else 200, why or "ok")
+                    self._report(checks(), path, query)
                 else:
                     self._answer(404, "try /livez or /readyz")
+
+            def _report(self, found: Checks, path: str, query: str) -> None:
+                why = not_ready(found)
+                told = "verbose" in parse_qs(query, keep_blank_values=True)
+                self._answer(503 if why else 200, verbose(found, path[1:]) if told else why or "ok")
 
             def _answer(self, status: int, text: str) -> None:
                 body = f"{text}\n".encode()

@@ -9,6 +9,7 @@ from typing import Final
 
 from countersign.edge.keys.fetcher import KeySets
 from countersign.edge.probes import Probes
+from countersign.edge.readiness import Check, Checks, not_ready
 from countersign.in_force import Policies
 from countersign.settings import Settings
 from countersign.sources import Sources
@@ -30,6 +31,7 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._news = asyncio.Event()
         self._all_have_served = False
+        self._checks: Checks = ()
         self._sources = Sources(settings, self._put, self._take_keys, self._news.set)
         self._keepers = [
             Keeper(
@@ -49,9 +51,11 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._sources.reload)
         self._take_keys({})
         await self._sources.load()
-        with Probes(self._settings.probes, self._not_ready):
+        self._checks = self._look()
+        with Probes(self._settings.probes, lambda: self._checks):
             await self._serve()
 
     async def _serve(self) -> None:
@@ -63,6 +67,7 @@ class Supervisor:
             done, _ = await asyncio.wait([*tasks, *workers, stopped], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._stop.set()
+            self._checks = self._look()
             _log.info("stopping")
             await self._drain(workers)  # before the tasks end: running checks may wait for a key
             for task in (*tasks, stopped):
@@ -81,27 +86,24 @@ class Supervisor:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
 
-    def _not_ready(self) -> str:
-        """Why checks should not come to this machine yet, or no more; empty if they should.
+    def _look(self) -> Checks:
+        """What has to be right for checks to come to this machine.
 
         At the start all workers are waited for. Later, one that is being replaced is Envoy's to pass by.
         """
-        listening = sum(keeper.listens for keeper in self._keepers)
-        if self._stop.is_set():
-            return "stopping"
-        why = self._sources.not_ready()
-        if why:
-            return why
-        self._all_have_served = self._all_have_served or listening == len(self._keepers)
-        if not listening or not self._all_have_served:
-            return f"{listening} of {len(self._keepers)} workers serve"
-        return ""
+        shutdown = Check("shutdown", "stopping" if self._stop.is_set() else "")
+        listening, all_of_them = sum(keeper.listens for keeper in self._keepers), len(self._keepers)
+        self._all_have_served = self._all_have_served or listening == all_of_them
+        wrong = f"{listening} of {all_of_them} workers serve" if listening < all_of_them else ""
+        workers = Check("workers", wrong, counts=not listening or not self._all_have_served)
+        return (shutdown, *self._sources.checks(), workers)
 
     async def _announce(self) -> None:
         """Tell the workers, and so their health checks, whatever readiness becomes."""
         said: bool | None = None
         while True:
-            serving = not self._sources.not_ready()
+            self._checks = self._look()
+            serving = not not_ready(self._sources.checks())
             if serving is not said:
                 self._tell(STANDING, packed(Standing(serving=serving)))
             said = serving

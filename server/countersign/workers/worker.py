@@ -39,7 +39,8 @@ async def work(pipe: socket.socket) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_signal_handler(signal.SIGINT, lambda: None)  # the supervisor's to pass on, as SIGTERM
+    for number in (signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, lambda: None)  # the supervisor's, to pass on in its own way
     reader, writer = await asyncio.open_connection(sock=pipe)
     start = await received(reader)
     if not isinstance(start, Start):

@@ -422,7 +422,6 @@ def test_a_copy_stands_in_until_the_issuer_answers(tmp_path: Path) -> None:
             async with fetching(source, settings=settings) as (fetcher, changes):
                 assert changes.latest(source) == KIDS  # before any fetch has ended
                 assert state(fetcher).origin is Origin.SAVED
-                assert fetcher.untried() == ()
                 await until(lambda: state(fetcher).error == "status 500")
                 assert changes.latest(source) == KIDS
                 server.status = 200
@@ -586,5 +585,22 @@ def test_a_fetch_costs_no_descriptor_and_no_task() -> None:
                     await asyncio.sleep(0)
                     counts.append(len(os.listdir("/proc/self/fd")))  # noqa: PTH208 (names only)
                 assert max(counts[10:]) <= max(counts[:10]) + 2
+
+    run(test)
+
+
+def test_files_are_read_again_when_somebody_asks_and_issuers_are_not_asked_for_it(tmp_path: Path) -> None:
+    async def test() -> None:
+        path = tmp_path / "jwks.json"
+        path.write_bytes(JWKS)
+        with IssuerServer(ISSUER) as server:
+            file, remote = FileKeys(str(path)), RemoteKeys(server.jwks_uri)
+            async with fetching(file, remote) as (fetcher, changes):
+                await until(lambda: changes and changes.latest(file) == changes.latest(remote) == KIDS)
+                await until(lambda: all(each.refresh_in is not None for each in fetcher.states()))
+                fetcher.reread()
+                assert [each.source for each in fetcher.states() if each.refresh_in is None] == [file]
+                await until(lambda: all(each.refresh_in is not None for each in fetcher.states()))
+                assert server.fetches == 1
 
     run(test)

@@ -21,7 +21,7 @@ from countersign.policy.reading.document import (
 )
 
 _WAYS: Final = ("caFile", "proxy", "addresses", "insecureHttp")
-_FIELDS: Final = frozenset({"issuer", "jwksUri", "jwksFile", *_WAYS})
+_FIELDS: Final = frozenset({"issuer", "jwksUri", "jwksFile", "required", *_WAYS})
 
 
 def read_issuers(node: yaml.Node, report: Report, base: Path) -> tuple[IssuerKeys, ...]:
@@ -69,11 +69,12 @@ def _issuer(node: yaml.Node, report: Report, base: Path) -> IssuerKeys | None:
             addresses=_addresses(members, report),
             insecure_http="insecureHttp" in members and read_bool(members["insecureHttp"], report, "insecureHttp"),
         ),
+        required="required" in members and read_bool(members["required"], report, "required"),
     )
 
 
 def _listed() -> str:
-    return ", ".join(("jwksFile", *_WAYS))
+    return ", ".join(("jwksFile", *_WAYS, "required"))
 
 
 def _path(members: Mapping[str, yaml.Node], name: str, report: Report, base: Path) -> Path | None:

@@ -5,6 +5,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from pathlib import Path
 from typing import Final
 
+from countersign.core.jwt_rule import FetchedKeys, FileKeys
 from countersign.tokens.keyring import KeyTimes
 
 Network = IPv4Network | IPv6Network
@@ -67,13 +68,17 @@ def _unwrapped(address: IpAddress) -> IpAddress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuerKeys:
-    """What is configured for one issuer, or for one ``jwks_uri``: the way to its keys, or a file that has them."""
+    """What is configured for one issuer, or for one ``jwks_uri``: the way to its keys, or a file that has them.
+
+    ``required``: without its keys, the server does not begin to be ready.
+    """
 
     name: str  # of the entry, as in logs
     issuer: str = ""
     jwks_uri: str = ""
     jwks_file: Path | None = None
     access: Access = Access()
+    required: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,3 +96,9 @@ class KeySettings:
             if issuer.name == name:
                 return issuer.access
         return Access(blocked=self.blocked)
+
+    def requires(self, source: FetchedKeys) -> bool:
+        """Whether the server is not to be ready before it has had these keys."""
+        if isinstance(source, FileKeys):
+            return any(entry.required for entry in self.issuers if str(entry.jwks_file) == source.path)
+        return any(entry.required for entry in self.issuers if entry.name == source.access)

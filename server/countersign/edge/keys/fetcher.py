@@ -113,9 +113,11 @@ class KeyFetcher:
                 flight.cancel()
             await asyncio.gather(*flights, return_exceptions=True)
 
-    def untried(self) -> tuple[str, ...]:
-        """The tracked sources of which no fetch has ended yet, and no copy has been found."""
-        return tuple(str(state.source) for state in self.states() if state.age is None and not state.failures)
+    def reread(self) -> None:
+        """Look at the files with keys now. Issuers are asked no sooner for it."""
+        for state in self.states():
+            if isinstance(state.source, FileKeys):
+                self._start(state.source)
 
     def _start(self, source: FetchedKeys) -> None:
         self._keyring.started(source)
