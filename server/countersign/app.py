@@ -6,6 +6,9 @@ import signal
 from typing import Final
 
 from countersign.edge.check import Checker, report_on
+from countersign.edge.metrics.exposition import Exposition
+from countersign.edge.metrics.state import Counted, State, counted
+from countersign.edge.metrics.tally import Tally
 from countersign.edge.probes import Probes
 from countersign.edge.readiness import Check, Checks, not_ready
 from countersign.edge.server import Server
@@ -37,14 +40,16 @@ class App:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._sources.reload)
         await self._sources.load()
-        checker = Checker(self._in_force.current, self._sources.refresh, report_on(loop))
+        tally = Tally()
+        checker = Checker(self._in_force.current, self._sources.refresh, report_on(loop), tally.count)
+        metrics = Exposition(lambda: self._state(counted(tally, checker, self._in_force.current().tokens)))
         server = make_server(checker.answer, checker.shed, self._settings.listen, self._settings.transport)
         try:
             await server.start()
             _log.info("listening on %s", ", ".join(map(str, self._settings.listen)))
             await self._say(server)
             # After the server and its health: whoever is told that we are ready may call at once, and ask again.
-            with Probes(self._settings.probes, lambda: self._checks):
+            with Probes(self._settings.probes, lambda: self._checks, metrics.text):
                 await self._serve(server)
         finally:
             await server.drain(_GRACE)
@@ -75,6 +80,14 @@ class App:
         """What has to be right for checks to come here."""
         shutdown = Check("shutdown", "stopping" if self._stop.is_set() else "")
         return (shutdown, Check("listening"), *self._sources.checks())
+
+    def _state(self, now: Counted) -> State:
+        """What is told to whoever scrapes."""
+        sources = self._sources
+        serving = int(not not_ready(self._checks))
+        return State(
+            counted=now, loads=sources.loads, keys=sources.key_states(), fetches=sources.fetches, serving=serving
+        )
 
     async def _announce(self, server: Server) -> None:
         """Tell health checks whatever readiness becomes."""

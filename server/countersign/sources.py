@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
@@ -10,6 +11,7 @@ from countersign.edge.collector import undisturbed
 from countersign.edge.keys.bind import bind
 from countersign.edge.keys.fetcher import KeyFetcher, KeySets
 from countersign.edge.keys.saved import prepare
+from countersign.edge.metrics.state import Loads
 from countersign.edge.policy_files import changes, digest, parse_files, read_files
 from countersign.edge.readiness import Check, not_ready
 from countersign.in_force import Policies
@@ -43,6 +45,16 @@ class Sources:
         self._asked = asyncio.Event()
         self._generation = 0
         self._has_been_ready = False
+        self.loads = Loads()
+
+    @property
+    def fetches(self) -> Mapping[tuple[str, ...], int]:
+        """How often keys were fetched, by source and by how that ended."""
+        return self._fetcher.fetches
+
+    def key_states(self) -> tuple[SourceState, ...]:
+        """Every source of keys."""
+        return self._fetcher.states()
 
     async def load(self) -> None:
         """Read the policies for the first time. Raise `PolicyError` or OSError where that is not possible."""
@@ -120,6 +132,7 @@ class Sources:
             except PolicyError as error:
                 if str(error) != self._refused:  # the files are looked at again and again
                     _log.error("policies not loaded, %s:\n%s", self._keep(), error)
+                    self.loads = self.loads.failed()
                 self._refused = str(error)
         self._on_news()
 
@@ -145,6 +158,7 @@ class Sources:
                 # Istio without policies allows everything; a mount that failed must not.
                 self._refused = f"found no policy in {', '.join(map(str, self._settings.policies))}"
                 _log.error("%s: %s", self._refused, self._keep())
+                self.loads = self.loads.failed()
         # After the policies, not before them: what only warns must not delay them.
         for warning in (*loaded.warnings, *await asyncio.to_thread(self._analyze, loaded.resources, texts)):
             _log.warning("%s", warning)
@@ -164,6 +178,7 @@ class Sources:
         await self._fetcher.recall(sources)
         await self._put(policies)
         self._generation, self._refused = policies.generation, ""
+        self.loads = self.loads.succeeded(policies.generation, time.time())
         self._fetcher.track(sources)
         self._on_news()
         _log.info("policies loaded: %d resources, generation %d", len(policies.resources), policies.generation)

@@ -42,6 +42,19 @@ class Answered(NamedTuple):
 
 Observe = Callable[[Answered], None]
 
+
+def all_of(*observers: Observe) -> Observe:
+    """Tells each of them, in this order."""
+    if len(observers) == 1:
+        return observers[0]
+
+    def tell(answered: Answered) -> None:
+        for observe in observers:
+            observe(answered)
+
+    return tell
+
+
 _DIGITS: Final = 11  # of hexadecimal: a million checks a second for half a year
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Final
 
 from countersign.core.jwt_rule import FetchedKeys
+from countersign.edge.metrics.state import Counted
 from countersign.edge.transport import TransportError
-from countersign.workers.messages import Failed, Listening, Missed, Start
+from countersign.workers.messages import Failed, Listening, Missed, Start, Told
 from countersign.workers.outbox import Outbox
 from countersign.workers.process import Process, begin
 
@@ -38,6 +39,12 @@ class Keeper:
         self._has_listened = False
         self._stop = asyncio.Event()
         self.listens = False
+        self._past = self._now = Counted()
+
+    @property
+    def counted(self) -> Counted:
+        """What all its processes have counted."""
+        return self._past + self._now
 
     def tell(self, rank: int, message: bytes) -> None:
         """Tell the process that runs, and each that comes after it."""
@@ -84,6 +91,7 @@ class Keeper:
         finally:
             self._process = None
             self.listens = False
+            self._past, self._now = self._past + self._now.past(), Counted()
             self._on_news()
 
     def _hear(self, message: object) -> None:
@@ -95,6 +103,8 @@ class Keeper:
                 self._on_news()
             case Missed(source=source):
                 self._answer(source)
+            case Told(counted=now):
+                self._now = now
             case Failed():
                 self._failed = message
             case _:

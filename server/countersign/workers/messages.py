@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from countersign.core.jwt_rule import FetchedKeys
+from countersign.edge.metrics.state import Counted
 from countersign.in_force import Policies
 from countersign.settings import Settings
 from countersign.tokens.keys import KeySet
@@ -68,6 +69,13 @@ class Landed:
 
     source: FetchedKeys
     refused: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """To the supervisor, now and then: what the worker has counted since it began."""
+
+    counted: Counted
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Final
 
 from countersign.edge.keys.fetcher import KeySets
+from countersign.edge.metrics.exposition import Exposition
+from countersign.edge.metrics.state import Counted, State
 from countersign.edge.probes import Probes
 from countersign.edge.readiness import Check, Checks, not_ready
 from countersign.in_force import Policies
@@ -55,7 +57,7 @@ class Supervisor:
         self._take_keys({})
         await self._sources.load()
         self._checks = self._look()
-        with Probes(self._settings.probes, lambda: self._checks):
+        with Probes(self._settings.probes, lambda: self._checks, Exposition(self._state).text):
             await self._serve()
 
     async def _serve(self) -> None:
@@ -97,6 +99,18 @@ class Supervisor:
         wrong = f"{listening} of {all_of_them} workers serve" if listening < all_of_them else ""
         workers = Check("workers", wrong, counts=not listening or not self._all_have_served)
         return (shutdown, *self._sources.checks(), workers)
+
+    def _state(self) -> State:
+        """What is told to whoever scrapes: of all workers together."""
+        sources = self._sources
+        return State(
+            counted=sum((keeper.counted for keeper in self._keepers), Counted()),
+            loads=sources.loads,
+            keys=sources.key_states(),
+            fetches=sources.fetches,
+            serving=sum(keeper.listens for keeper in self._keepers),
+            processes=len(self._keepers),
+        )
 
     async def _announce(self) -> None:
         """Tell the workers, and so their health checks, whatever readiness becomes."""

@@ -11,6 +11,8 @@ from typing import Final
 from countersign.edge.check import Checker, report_on
 from countersign.edge.collector import settle, undisturbed
 from countersign.edge.keys.fetcher import KeySets
+from countersign.edge.metrics.state import counted
+from countersign.edge.metrics.tally import Tally
 from countersign.edge.transport import TransportError, make_server
 from countersign.in_force import InForce
 from countersign.workers.messages import (
@@ -22,6 +24,7 @@ from countersign.workers.messages import (
     Missed,
     Standing,
     Start,
+    Told,
     packed,
     policies_of,
     received,
@@ -30,6 +33,7 @@ from countersign.workers.misses import Misses
 
 _log: Final = logging.getLogger(__name__)
 
+_COUNTING: Final = 1.0  # seconds between two reports of what was counted
 GRACE: Final = 10.0  # seconds for running checks to end
 
 
@@ -66,8 +70,12 @@ class _Worker:
         self._writer = writer
         self._misses = Misses(lambda source: self._say(Missed(source=source)))
         self._in_force = InForce(start.settings)
-        checker = Checker(self._in_force.current, self._misses.refresh, report_on(asyncio.get_running_loop()))
-        self._server = make_server(checker.answer, checker.shed, start.settings.listen, start.settings.transport)
+        self._tally = Tally()
+        report = report_on(asyncio.get_running_loop())
+        self._checker = Checker(self._in_force.current, self._misses.refresh, report, self._tally.count)
+        self._server = make_server(
+            self._checker.answer, self._checker.shed, start.settings.listen, start.settings.transport
+        )
         self._keys: KeySets = {}
         self._loaded: Loaded | None = None  # the latest that are not in force yet
         self._policies_came = asyncio.Event()
@@ -84,6 +92,7 @@ class _Worker:
             asyncio.create_task(self._load(), name="policies"),
             asyncio.create_task(self._serve(), name="checks"),
             asyncio.create_task(self._announce(), name="health"),
+            asyncio.create_task(self._count(), name="metrics"),
         ]
         stopped = asyncio.create_task(stop.wait(), name="stop")
         try:
@@ -93,6 +102,7 @@ class _Worker:
             for task in (*tasks, stopped):
                 task.cancel()
             await asyncio.gather(*tasks, stopped, return_exceptions=True)
+            self._tell_counts()
         for task in done:
             task.result()
 
@@ -154,6 +164,14 @@ class _Worker:
             await self._caught_up.wait()
             await self._server.set_serving(serving=self._serving)
 
-    def _say(self, message: Missed | Listening) -> None:
+    async def _count(self) -> None:
+        while True:
+            await asyncio.sleep(_COUNTING)
+            self._tell_counts()
+
+    def _tell_counts(self) -> None:
+        self._say(Told(counted=counted(self._tally, self._checker, self._in_force.current().tokens)))
+
+    def _say(self, message: Missed | Listening | Told) -> None:
         if not self._writer.is_closing():
             self._writer.write(packed(message))

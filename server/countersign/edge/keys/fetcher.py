@@ -7,6 +7,7 @@ import asyncio
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
@@ -49,6 +50,7 @@ class KeyFetcher:
         self._errors: dict[FetchedKeys, str] = {}
         self._flights: dict[FetchedKeys, _Flight] = {}
         self._woken = asyncio.Event()
+        self.fetches: Counter[tuple[str, ...]] = Counter()  # by source, and by how they ended: for operators
 
     async def recall(self, sources: Iterable[FetchedKeys]) -> None:
         """Read the copies of those that are not tracked yet. `track` puts them in place."""
@@ -139,13 +141,18 @@ class KeyFetcher:
         if flight.cancelled():
             return
         now, jitter = time.monotonic(), random.random()  # noqa: S311 (spreads load, hides nothing)
+        ended = "changed"
         match flight.exception():
             case None:
+                ended = "unchanged" if flight.result().keys is None else ended
                 self._take(source, flight.result(), now, jitter)
             case FetchError() as error:
                 self._keyring.failed(source, str(error), now, retry_after=error.retry_after, jitter=jitter)
             case error:  # a fault of ours must not end the fetching; its text may repeat what was received
                 self._keyring.failed(source, type(error).__name__, now, jitter=jitter)
+        state = self._keyring.state(source, now)
+        if state is not None:  # it is still wanted
+            self.fetches[str(source), "failed" if state.failures else ended] += 1
         self._tell_error(source)
         self._publish()
         self._on_landing()
