@@ -22,6 +22,7 @@ from countersign.mesh.issuer import Issuer
 from countersign.tokens.cache import TokenCache
 from countersign.tokens.keys import KeySet
 from countersign.wire import auth_pb2 as pb
+from countersign.wire import outline
 from countersign.wire.outline import Asking
 
 from tests.edge.serving import reason, request, snapshot
@@ -263,6 +264,50 @@ def test_what_is_no_question_about_http_is_decided_each_time() -> None:
     assert memory.facts_of(question) is None
     current = snapshot()
     assert b"allow-rule-matched" in _answer(Checker(lambda: current, lambda _: None, _fail), empty)
+
+
+@pytest.mark.parametrize("name", ["source", "destination", "tls_session", "metadata_context"])
+def test_a_part_that_is_there_twice_is_merged_as_protobuf_does_and_no_question(name: str) -> None:
+    """An encoder may split a message, and the halves are read as one: none of them may stand for the whole."""
+    whole, half = request(), pb.CheckRequest()
+    whole.attributes.tls_session.sni = "a"
+    whole.attributes.metadata_context.filter_metadata["a"].fields["b"].string_value = "c"
+    getattr(half.attributes, name).SetInParent()
+    payload = whole.SerializeToString()
+    current = snapshot()
+    memory = Memory(current)
+    assert memory.question(payload) is not None
+    assert memory.question(payload + half.SerializeToString()) is None
+    checker = Checker(lambda: current, lambda _: None, _fail)
+    for octets in (payload, payload + half.SerializeToString()) * 2:
+        answer = checker.answer(octets, None)
+        assert isinstance(answer, bytes)
+        assert reason(pb.CheckResponse.FromString(answer)) == "allow-rule-matched"
+
+
+def test_a_line_of_nothing_is_a_header_that_nobody_reads() -> None:
+    message = _raw(request())
+    message.attributes.request.http.header_map.headers.add()
+    assert Memory(snapshot()).question(message.SerializeToString()) is None
+    current = snapshot()
+    assert b"allow-rule-matched" in _answer(Checker(lambda: current, lambda _: None, _fail), message)
+
+
+def test_what_is_kept_of_peers_and_names_is_bounded_and_right_when_it_was_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outline, "_KEPT", 3)
+    asking = Asking({"x-read"})
+    seen = set()
+    for number in range(20):
+        message = request(principal=f"spiffe://td/ns/{number}/sa/a", headers={f"x-{number}": "a", "X-Read": "b"})
+        message.attributes.destination.principal = f"spiffe://td/ns/{number}/sa/b"
+        ask = asking.ask(message.SerializeToString())
+        assert ask == Asking({"x-read"}).ask(message.SerializeToString())
+        assert ask is not None
+        seen.add(ask)
+        assert max(len(asking._heads), len(asking._sources), len(asking._destinations)) <= 3
+    assert len(seen) == 20
 
 
 def _answer(checker: Checker, message: pb.CheckRequest) -> bytes:

@@ -15,54 +15,92 @@ from typing import Any, Final
 from countersign.wire.codec import is_sound
 from countersign.wire.outline_pb2 import Outline
 
-# method, path, host, scheme; source: address, principal, certificate; destination: address, port, principal, labels;
-# TLS session or None; context extensions; metadata; whether lines are raw; lines. Of maps, the entries in order.
+# method, path, host, scheme; source; destination; TLS session if any; context extensions; metadata if any; whether
+# lines are raw; lines. Of maps, the entries in order.
 Ask = tuple[Any, ...]
+_Peer = tuple[str, int, str, str, tuple[bytes, ...]]  # address, port, principal, certificate, labels
 
 _NAME_TAG: Final = 0x0A  # the field `key` of a HeaderValue and of an entry of a map, length-delimited
 _SHORT: Final = 127  # octets of a name whose length is one octet (a varint); longer ones are all taken along
+_KEPT: Final = 512  # peers, and beginnings of lines, that are not taken apart again
+_LARGE: Final = 16 * 1024  # octets of a peer that are too many to be kept
+
+
+class _Heads(dict[bytes, bool]):
+    """Whether lines that begin with a tag, a length and a name are looked at."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        self._names = names
+
+    def __missing__(self, head: bytes) -> bool:
+        if len(self) >= _KEPT:
+            self.clear()
+        looked_at = self[head] = head[2:].decode().lower() in self._names
+        return looked_at
+
+
+class _Peers(dict[bytes, _Peer]):
+    """Peers as they were read from their octets. A connection has the same ones all its life."""
+
+    def __init__(self, *, client: bool) -> None:
+        self._client = client
+
+    def __missing__(self, octets: bytes) -> _Peer:
+        peer = Outline.Peer.FromString(octets)
+        socket = peer.address.socket_address
+        # Nothing can ask about a client's port and labels; without them its other connections ask the same.
+        port, labels = (0, ()) if self._client else (socket.port_value, tuple(sorted(peer.labels)))
+        read = (socket.address, port, peer.principal, peer.certificate, labels)
+        if len(octets) <= _LARGE:
+            if len(self) >= _KEPT:
+                self.clear()
+            self[octets] = read
+        return read
 
 
 class Asking:
-    """Takes checks apart. ``names`` are the (lower-case) headers that are read."""
+    """Takes checks apart. ``names`` are the (lower-case) headers that are read. Any thread may use it."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names = frozenset(names)
+        self._heads = _Heads(self.names)
+        self._sources = _Peers(client=True)
+        self._destinations = _Peers(client=False)
 
     def ask(self, payload: bytes) -> Ask | None:
-        """The question in a serialized CheckRequest; None for what is not sound, or not about HTTP."""
+        """The question in a serialized CheckRequest; None for what is not sound, twice there, or not about HTTP."""
         if not is_sound(payload):
             return None
         attributes = Outline.FromString(payload).attributes
         if not attributes.request.HasField("http"):
             return None
-        http, source, destination = attributes.request.http, attributes.source, attributes.destination
-        socket = destination.address.socket_address
+        http = attributes.request.http
+        try:
+            (source,), (destination,) = attributes.source, attributes.destination
+        except ValueError:
+            return None
+        tls_session, metadata = tuple(attributes.tls_session), tuple(attributes.metadata_context)
         raw = http.HasField("header_map")
         lines = http.header_map.headers if raw else http.headers
-        if not lines:
+        if not lines or len(tls_session) > 1 or len(metadata) > 1:
             return None
-        names = self.names
-        looked_at = [
-            line
-            for line in lines
-            if line[0] != _NAME_TAG or line[1] > _SHORT or line[2 : 2 + line[1]].decode().lower() in names
-        ]
+        heads = self._heads
+        try:
+            looked_at = [
+                line for line in lines if line[0] != _NAME_TAG or line[1] > _SHORT or heads[line[: 2 + line[1]]]
+            ]
+        except IndexError:  # a line of nothing
+            return None
         return (
             http.method,
             http.path,
             http.host,
             http.scheme,
-            source.address.socket_address.address,
-            source.principal,
-            source.certificate,
-            socket.address,
-            socket.port_value,
-            destination.principal,
-            tuple(sorted(destination.labels)),
-            attributes.tls_session if attributes.HasField("tls_session") else None,
+            self._sources[source],
+            self._destinations[destination],
+            tls_session,
             tuple(sorted(attributes.context_extensions)),
-            attributes.metadata_context,
+            metadata,
             raw,
             tuple(looked_at if raw else sorted(looked_at)),
         )
@@ -70,25 +108,26 @@ class Asking:
 
 def payload_of(ask: Ask) -> bytes:
     """A serialized CheckRequest that asks just this."""
-    method, path, host, scheme, *rest = ask
-    address, principal, certificate, own_address, port, own_principal, labels, *rest = rest
-    tls_session, extensions, metadata, raw, lines = rest
+    method, path, host, scheme, source, destination, tls_session, extensions, metadata, raw, lines = ask
     http = Outline.HttpRequest(method=method, path=path, host=host, scheme=scheme)
     if raw:
         http.header_map.headers.extend(lines)
     else:
         http.headers.extend(lines)
-    source = Outline.Peer(principal=principal, certificate=certificate)
-    source.address.socket_address.address = address
-    destination = Outline.Peer(principal=own_principal, labels=labels)
-    destination.address.socket_address.address = own_address
-    destination.address.socket_address.port_value = port
     attributes = Outline.Attributes(
-        source=source,
-        destination=destination,
+        source=(_written(source),),
+        destination=(_written(destination),),
         request=Outline.Request(http=http),
         context_extensions=extensions,
         metadata_context=metadata,
         tls_session=tls_session,
     )
     return Outline(attributes=attributes).SerializeToString()
+
+
+def _written(peer: _Peer) -> bytes:
+    address, port, principal, certificate, labels = peer
+    message = Outline.Peer(principal=principal, certificate=certificate, labels=labels)
+    message.address.socket_address.address = address
+    message.address.socket_address.port_value = port
+    return message.SerializeToString()

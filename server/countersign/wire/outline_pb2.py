@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63ountersign/wire/outline.proto\x12\x10\x63ountersign.wire\"\xb5\x06\n\x07Outline\x12\x38\n\nattributes\x18\x01 \x01(\x0b\x32$.countersign.wire.Outline.Attributes\x1a\x85\x02\n\nAttributes\x12.\n\x06source\x18\x01 \x01(\x0b\x32\x1e.countersign.wire.Outline.Peer\x12\x33\n\x0b\x64\x65stination\x18\x02 \x01(\x0b\x32\x1e.countersign.wire.Outline.Peer\x12\x32\n\x07request\x18\x04 \x01(\x0b\x32!.countersign.wire.Outline.Request\x12\x1a\n\x12\x63ontext_extensions\x18\n \x03(\x0c\x12\x18\n\x10metadata_context\x18\x0b \x01(\x0c\x12\x18\n\x0btls_session\x18\x0c \x01(\x0cH\x00\x88\x01\x01\x42\x0e\n\x0c_tls_session\x1ar\n\x04Peer\x12\x32\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0b\x32!.countersign.wire.Outline.Address\x12\x0e\n\x06labels\x18\x03 \x03(\x0c\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x05 \x01(\t\x1aJ\n\x07\x41\x64\x64ress\x12?\n\x0esocket_address\x18\x01 \x01(\x0b\x32\'.countersign.wire.Outline.SocketAddress\x1a\x34\n\rSocketAddress\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nport_value\x18\x03 \x01(\r\x1a>\n\x07Request\x12\x33\n\x04http\x18\x02 \x01(\x0b\x32%.countersign.wire.Outline.HttpRequest\x1a\x93\x01\n\x0bHttpRequest\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0f\n\x07headers\x18\x03 \x03(\x0c\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\x0e\n\x06scheme\x18\x06 \x01(\t\x12\x37\n\nheader_map\x18\r \x01(\x0b\x32#.countersign.wire.Outline.HeaderMap\x1a\x1c\n\tHeaderMap\x12\x0f\n\x07headers\x18\x01 \x03(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63ountersign/wire/outline.proto\x12\x10\x63ountersign.wire\"\xe0\x05\n\x07Outline\x12\x38\n\nattributes\x18\x01 \x01(\x0b\x32$.countersign.wire.Outline.Attributes\x1a\xb0\x01\n\nAttributes\x12\x0e\n\x06source\x18\x01 \x03(\x0c\x12\x13\n\x0b\x64\x65stination\x18\x02 \x03(\x0c\x12\x32\n\x07request\x18\x04 \x01(\x0b\x32!.countersign.wire.Outline.Request\x12\x1a\n\x12\x63ontext_extensions\x18\n \x03(\x0c\x12\x18\n\x10metadata_context\x18\x0b \x03(\x0c\x12\x13\n\x0btls_session\x18\x0c \x03(\x0c\x1ar\n\x04Peer\x12\x32\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0b\x32!.countersign.wire.Outline.Address\x12\x0e\n\x06labels\x18\x03 \x03(\x0c\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x05 \x01(\t\x1aJ\n\x07\x41\x64\x64ress\x12?\n\x0esocket_address\x18\x01 \x01(\x0b\x32\'.countersign.wire.Outline.SocketAddress\x1a\x34\n\rSocketAddress\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nport_value\x18\x03 \x01(\r\x1a>\n\x07Request\x12\x33\n\x04http\x18\x02 \x01(\x0b\x32%.countersign.wire.Outline.HttpRequest\x1a\x93\x01\n\x0bHttpRequest\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0f\n\x07headers\x18\x03 \x03(\x0c\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\x0e\n\x06scheme\x18\x06 \x01(\t\x12\x37\n\nheader_map\x18\r \x01(\x0b\x32#.countersign.wire.Outline.HeaderMap\x1a\x1c\n\tHeaderMap\x12\x0f\n\x07headers\x18\x01 \x03(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,19 +32,19 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'countersign.wire.outline_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_OUTLINE']._serialized_start=53
-  _globals['_OUTLINE']._serialized_end=874
+  _globals['_OUTLINE']._serialized_end=789
   _globals['_OUTLINE_ATTRIBUTES']._serialized_start=123
-  _globals['_OUTLINE_ATTRIBUTES']._serialized_end=384
-  _globals['_OUTLINE_PEER']._serialized_start=386
-  _globals['_OUTLINE_PEER']._serialized_end=500
-  _globals['_OUTLINE_ADDRESS']._serialized_start=502
-  _globals['_OUTLINE_ADDRESS']._serialized_end=576
-  _globals['_OUTLINE_SOCKETADDRESS']._serialized_start=578
-  _globals['_OUTLINE_SOCKETADDRESS']._serialized_end=630
-  _globals['_OUTLINE_REQUEST']._serialized_start=632
-  _globals['_OUTLINE_REQUEST']._serialized_end=694
-  _globals['_OUTLINE_HTTPREQUEST']._serialized_start=697
-  _globals['_OUTLINE_HTTPREQUEST']._serialized_end=844
-  _globals['_OUTLINE_HEADERMAP']._serialized_start=846
-  _globals['_OUTLINE_HEADERMAP']._serialized_end=874
+  _globals['_OUTLINE_ATTRIBUTES']._serialized_end=299
+  _globals['_OUTLINE_PEER']._serialized_start=301
+  _globals['_OUTLINE_PEER']._serialized_end=415
+  _globals['_OUTLINE_ADDRESS']._serialized_start=417
+  _globals['_OUTLINE_ADDRESS']._serialized_end=491
+  _globals['_OUTLINE_SOCKETADDRESS']._serialized_start=493
+  _globals['_OUTLINE_SOCKETADDRESS']._serialized_end=545
+  _globals['_OUTLINE_REQUEST']._serialized_start=547
+  _globals['_OUTLINE_REQUEST']._serialized_end=609
+  _globals['_OUTLINE_HTTPREQUEST']._serialized_start=612
+  _globals['_OUTLINE_HTTPREQUEST']._serialized_end=759
+  _globals['_OUTLINE_HEADERMAP']._serialized_start=761
+  _globals['_OUTLINE_HEADERMAP']._serialized_end=789
 # @@protoc_insertion_point(module_scope)

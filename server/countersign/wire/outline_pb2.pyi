@@ -16,13 +16,13 @@ class Outline(_message.Message):
         CONTEXT_EXTENSIONS_FIELD_NUMBER: _ClassVar[int]
         METADATA_CONTEXT_FIELD_NUMBER: _ClassVar[int]
         TLS_SESSION_FIELD_NUMBER: _ClassVar[int]
-        source: Outline.Peer
-        destination: Outline.Peer
+        source: _containers.RepeatedScalarFieldContainer[bytes]
+        destination: _containers.RepeatedScalarFieldContainer[bytes]
         request: Outline.Request
         context_extensions: _containers.RepeatedScalarFieldContainer[bytes]
-        metadata_context: bytes
-        tls_session: bytes
-        def __init__(self, source: _Optional[_Union[Outline.Peer, _Mapping]] = ..., destination: _Optional[_Union[Outline.Peer, _Mapping]] = ..., request: _Optional[_Union[Outline.Request, _Mapping]] = ..., context_extensions: _Optional[_Iterable[bytes]] = ..., metadata_context: _Optional[bytes] = ..., tls_session: _Optional[bytes] = ...) -> None: ...
+        metadata_context: _containers.RepeatedScalarFieldContainer[bytes]
+        tls_session: _containers.RepeatedScalarFieldContainer[bytes]
+        def __init__(self, source: _Optional[_Iterable[bytes]] = ..., destination: _Optional[_Iterable[bytes]] = ..., request: _Optional[_Union[Outline.Request, _Mapping]] = ..., context_extensions: _Optional[_Iterable[bytes]] = ..., metadata_context: _Optional[_Iterable[bytes]] = ..., tls_session: _Optional[_Iterable[bytes]] = ...) -> None: ...
     class Peer(_message.Message):
         __slots__ = ("address", "labels", "principal", "certificate")
         ADDRESS_FIELD_NUMBER: _ClassVar[int]

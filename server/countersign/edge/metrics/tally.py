@@ -112,7 +112,7 @@ class _Thread:
         stages = answered.stages
         if answered.remembered:
             self._remembered += 1
-            self._spent("total", stages.read)
+            self._spent("total", stages[0])
             return
         self._spent("total", sum(stages))
         for stage, seconds in zip(Stages._fields, stages, strict=True):
