@@ -14,9 +14,11 @@ import pytest
 import yaml
 from countersign.cli import serve
 from countersign.cli.config.file import parse_config
+from countersign.cli.config.layers import layered
 from countersign.core.binding import BindingError, PeerPart, hold_binding
 from countersign.core.decision import Reason
 from countersign.core.spiffe import SpiffeId
+from countersign.edge.tls.settings import TlsFiles, WorkloadApi
 from countersign.mesh.certificates import write_certificates
 from countersign.policy.parse import parse
 from countersign.policy.problems import Code, PolicyError
@@ -182,6 +184,32 @@ def test_the_commands_of_the_page_on_keys_have_flags_that_exist(tmp_path: Path) 
         words = [sys.executable, "-m", "countersign", "jwks", *command.split(), *(["--help"] if remote else [])]
         result = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
         assert result.returncode == (0 if remote else 1), result.stderr
+
+
+def test_the_commands_of_the_page_on_tls_are_settings_as_is_its_file() -> None:
+    page = (ROOT / "docs" / "tls.md").read_text()
+    commands = re.findall(r"^    countersign serve ((?:.*\\\n)+.*)$", page, re.MULTILINE)
+    block, cluster = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    parser = argparse.ArgumentParser()
+    serve.add_arguments(parser)
+    files, spiffe = (
+        serve._settings(layered(parser.parse_args(each.replace("\\\n", "").split()), {})) for each in commands
+    )
+    config = parse_config(block.encode(), "countersign.yaml", parser.parse_args([]).settings.values())
+    said = [config.values[f"tls_{name}"].value for name in ("cert", "key", "client_ca", "allow_client")]
+
+    assert files.tls is not None
+    assert spiffe.tls is not None
+    assert isinstance(files.tls.source, TlsFiles)
+    assert said == [
+        files.tls.source.certificate,
+        files.tls.source.key,
+        files.tls.source.client_ca,
+        [*files.tls.callers],
+    ]
+    assert isinstance(spiffe.tls.source, WorkloadApi)
+    assert str(Reason.CALLER_NOT_ALLOWED) in page
+    assert yaml.safe_load(cluster)["name"] == "countersign"
 
 
 def _policy(**spec: Any) -> str:

@@ -5,6 +5,7 @@ import logging
 import signal
 from typing import Final
 
+from countersign.certificates.served import Served
 from countersign.edge.check import Checker, report_on
 from countersign.edge.metrics.exposition import Exposition
 from countersign.edge.metrics.state import Counted, State, counted
@@ -12,6 +13,7 @@ from countersign.edge.metrics.tally import Tally
 from countersign.edge.probes import Probes
 from countersign.edge.readiness import Check, Checks, not_ready
 from countersign.edge.server import Server
+from countersign.edge.tls.handshakes import Handshakes
 from countersign.edge.transport import make_server
 from countersign.in_force import InForce
 from countersign.settings import Settings
@@ -29,21 +31,26 @@ class App:
         self._settings = settings
         self._news = asyncio.Event()  # something that readiness depends on has changed
         self._in_force = InForce(settings)
-        self._sources = Sources(settings, self._in_force.put, self._in_force.take_keys, self._news.set)
+        self._handshakes = None if settings.tls is None else Handshakes(settings.tls.callers)
+        self._sources = Sources(settings, self._in_force.put, self._in_force.take_keys, self._give, self._news.set)
         self._stop = asyncio.Event()
         self._checks: Checks = ()  # as the health checks of the server were told
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Raise `PolicyError`, `TransportError` or OSError where it cannot start."""
+        """Serve until SIGTERM or SIGINT. Raise `PolicyError`, `TlsError`, `TransportError` or OSError."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._sources.reload)
-        await self._sources.load()
+        await self._sources.load(self._stop)
+        if self._stop.is_set():
+            return
         tally = Tally()
         checker = Checker(self._in_force.current, self._sources.refresh, report_on(loop), tally.count)
         metrics = Exposition(lambda: self._state(counted(tally, checker, self._in_force.current().tokens)))
-        server = make_server(checker.answer, checker.shed, self._settings.listen, self._settings.transport)
+        server = make_server(
+            checker.answer, checker.shed, self._settings.listen, self._settings.transport, tls=self._handshakes
+        )
         try:
             await server.start()
             _log.info("listening on %s", ", ".join(map(str, self._settings.listen)))
@@ -75,6 +82,10 @@ class App:
         for task in done:
             if task is not stopped:
                 task.result()
+
+    def _give(self, served: Served) -> None:
+        if self._handshakes is not None:
+            self._handshakes.put(served)
 
     def _look(self) -> Checks:
         """What has to be right for checks to come here."""

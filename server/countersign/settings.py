@@ -8,6 +8,7 @@ from countersign.core.identity import PeerSource
 from countersign.core.spiffe import is_trust_domain
 from countersign.edge.addresses import Address, AddressError, TcpAddress, of_worker
 from countersign.edge.keys.access import KeySettings
+from countersign.edge.tls.settings import TlsSettings
 from countersign.edge.transport import Transport
 from countersign.tokens.cache import ENTRIES
 
@@ -32,15 +33,18 @@ class Settings:
     keys: KeySettings = KeySettings()  # noqa: RUF009 (frozen)
     token_cache: int = ENTRIES
     workers: int = 1
+    tls: TlsSettings | None = None
 
     def __post_init__(self) -> None:
         """Hold the settings against each other."""
         for address in self.listen:
-            if isinstance(address, TcpAddress) and not address.is_loopback and not self.insecure_listen:
+            if self.tls is None and is_exposed(address) and not self.insecure_listen:
                 raise SettingsError(
-                    f"--listen {address}: plaintext beyond this machine shows tokens to the network; "
-                    "listen on a unix socket or loopback, or say --insecure-listen"
+                    f"--listen {address}: plaintext beyond this machine shows tokens to the network; listen on a "
+                    "unix socket or loopback, set --tls-cert and its companions, or say --insecure-listen"
                 )
+        if self.tls is not None and self.transport is Transport.NATIVE:
+            raise SettingsError("--transport native: pygrpc-native has no TLS; say auto or grpcio")
         if len(set(self.listen)) != len(self.listen):
             raise SettingsError("--listen: the same address twice")
         if self.workers > 1:
@@ -72,6 +76,11 @@ class Settings:
                         "consecutive ports or names must be free"
                     )
                 taken[address] = f"worker {worker}"
+
+
+def is_exposed(address: Address) -> bool:
+    """Whether other machines may reach it. A name is taken to be theirs, whatever it resolves to here."""
+    return isinstance(address, TcpAddress) and not address.is_loopback
 
 
 def refuse_impossible(mesh: Mesh) -> None:

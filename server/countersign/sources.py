@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+from countersign.certificates.served import Served
 from countersign.core.jwt_rule import FetchedKeys
 from countersign.edge.collector import undisturbed
 from countersign.edge.keys.bind import bind
@@ -14,6 +15,7 @@ from countersign.edge.keys.saved import prepare
 from countersign.edge.metrics.state import Loads
 from countersign.edge.policy_files import changes, digest, parse_files, read_files
 from countersign.edge.readiness import Check, not_ready
+from countersign.edge.tls.source import TlsSource, TlsStanding
 from countersign.in_force import Policies
 from countersign.policy.analysis.analyze import Written, analyze
 from countersign.policy.analysis.surroundings import Surroundings
@@ -26,19 +28,25 @@ _log: Final = logging.getLogger(__name__)
 
 Put = Callable[[Policies], Awaitable[None]]
 TakeKeys = Callable[[KeySets], None]
+Give = Callable[[Served], None]
 
 
 class Sources:
-    """Gives policies to ``put`` and keys to ``take_keys``, the first time in `load` and then while it runs.
+    """Gives policies to ``put``, keys to ``take_keys``, the server's certificates to ``give``.
+
+    The first time in `load` (keys excepted), and then while it runs.
 
     ``on_news`` is called whenever `checks` may have changed.
     """
 
-    def __init__(self, settings: Settings, put: Put, take_keys: TakeKeys, on_news: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: Settings, put: Put, take_keys: TakeKeys, give: Give, on_news: Callable[[], None]
+    ) -> None:
         self._settings = settings
         self._put = put
         self._on_news = on_news
         self._fetcher = KeyFetcher(take_keys, settings.keys, on_landing=on_news)
+        self._tls = None if settings.tls is None else TlsSource(settings.tls, give, on_news)
         self._digest = ""
         self._refused = ""  # why what was last found in the files is not in force; empty if it is
         self._reading = asyncio.Lock()
@@ -56,19 +64,32 @@ class Sources:
         """Every source of keys."""
         return self._fetcher.states()
 
-    async def load(self) -> None:
-        """Read the policies for the first time. Raise `PolicyError` or OSError where that is not possible."""
+    @property
+    def tls(self) -> TlsStanding | None:
+        """How it is with the server's certificates; None without TLS."""
+        return None if self._tls is None else self._tls.standing
+
+    async def load(self, stop: asyncio.Event) -> None:
+        """Read certificates and policies for the first time. Once ``stop`` is set, it may return without them.
+
+        Raise `PolicyError`, `TlsError` or OSError where that is not possible.
+        """
+        if self._tls is not None:
+            await self._tls.load(stop)
         if self._settings.keys.cache_directory is not None:
             prepare(self._settings.keys.cache_directory)
         await self._load()
 
     def start(self, stop: asyncio.Event) -> list[asyncio.Task[None]]:
         """Watch and fetch from now on. The tasks end when they are cancelled, not by themselves before ``stop``."""
-        return [
+        tasks = [
             asyncio.create_task(self._fetcher.run(), name="keys"),
             asyncio.create_task(self._watch(stop), name="policies"),
             asyncio.create_task(self._obey(), name="reloads"),
         ]
+        if self._tls is not None:
+            tasks.append(asyncio.create_task(self._tls.watch(), name="certificates"))
+        return tasks
 
     def reload(self) -> None:
         """Read the policies and the files with keys again, now."""
@@ -79,14 +100,14 @@ class Sources:
         return self._fetcher.refresh(source)
 
     def checks(self) -> tuple[Check, ...]:
-        """What requests need: policies, and the keys of every issuer.
+        """What requests need: policies, the keys of every issuer, and with TLS a certificate.
 
         Keys are waited for once, at the start: later, a new issuer must not take the others' traffic away. Those that
         are not required are waited for until they have been asked for.
         """
         found = (self._check_of_policies(), *map(self._check_of_keys, self._fetcher.states()))
         self._has_been_ready = self._has_been_ready or not not_ready(found)
-        return found
+        return found if self.tls is None else (*found, self.tls.check(time.time()))
 
     def _check_of_policies(self) -> Check:
         if not self._generation:

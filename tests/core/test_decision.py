@@ -24,6 +24,7 @@ def test_the_names_that_dashboards_and_logs_hold_on_to() -> None:
         "deadline-passed",
         "server-overloaded",
         "internal-error",
+        "caller-not-allowed",
         "peer-malformed",
         "peer-mismatch",
         "peer-untrusted-domain",

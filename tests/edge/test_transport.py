@@ -59,6 +59,16 @@ def test_grpcio_is_grpcio_everywhere(address: Address) -> None:
     assert choose(Transport.GRPCIO, address, no_obstacle) == Choice(Transport.GRPCIO, "asked for")
 
 
+@pytest.mark.parametrize("address", [UNIX, LOOPBACK, ANYWHERE])
+def test_tls_is_grpcio_and_native_says_that_it_has_none(address: Address) -> None:
+    assert choose(Transport.AUTO, address, no_obstacle, tls=True) == Choice(
+        Transport.GRPCIO, "pygrpc-native has no TLS"
+    )
+    assert choose(Transport.GRPCIO, address, no_obstacle, tls=True).transport is Transport.GRPCIO
+    with pytest.raises(TransportError, match="pygrpc-native has no TLS; say auto or grpcio"):
+        choose(Transport.NATIVE, address, no_obstacle, tls=True)
+
+
 def test_native_that_cannot_be_is_an_error_that_says_what_to_do() -> None:
     assert choose(Transport.NATIVE, UNIX, no_obstacle) == Choice(Transport.NATIVE, "asked for")
     with pytest.raises(TransportError, match=r"unix:/run/authz\.sock: pygrpc-native is not installed; say auto or"):

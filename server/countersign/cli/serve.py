@@ -13,9 +13,11 @@ from countersign.cli.config.file import ConfigError
 from countersign.cli.config.flags import make_settings
 from countersign.cli.config.key_flags import add_key_flags, keys_of
 from countersign.cli.config.layers import Layered, layered
+from countersign.cli.config.tls_flags import add_tls_flags, tls_of
 from countersign.cli.mesh_flags import DEFAULT_POLICIES, add_mesh_flags, mesh_of
 from countersign.edge.addresses import Address, AddressError, TcpAddress, parse_address
 from countersign.edge.collector import settle
+from countersign.edge.tls.source import TlsError
 from countersign.edge.transport import Transport, TransportError
 from countersign.policy.problems import PolicyError
 from countersign.settings import Settings, SettingsError
@@ -79,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--log-level", choices=_LEVELS, default="info", help="least important lines on stderr (default: %(default)s)")
     add_key_flags(parser)
+    add_tls_flags(parser)
     add("--config", metavar="FILE", help="countersign.yaml: every flag as a field, and `issuers`")
     make_settings(parser)
     parser.epilog = (
@@ -108,6 +111,9 @@ def run(arguments: argparse.Namespace) -> int:
         asyncio.run(_service(settings, given.arguments.log_level.upper()))
     except PolicyError as error:
         print(f"countersign serve: the policies cannot be used\n{error}", file=sys.stderr)
+        return 1
+    except TlsError as error:
+        print(f"countersign serve: the TLS certificate cannot be used\n{error}", file=sys.stderr)
         return 1
     except TransportError as error:
         print(f"countersign serve: {error}", file=sys.stderr)
@@ -139,6 +145,7 @@ def _settings(given: Layered) -> Settings:
             token_cache=arguments.token_cache,
             workers=arguments.workers,
             keys=keys_of(arguments, given.issuers),
+            tls=tls_of(arguments, os.environ),
         )
     except SettingsError as error:
         raise SettingsError(given.placed(str(error))) from error

@@ -1,8 +1,13 @@
 """The ext_authz and health services on grpcio.
 
 Messages pass as bytes: a request that does not parse must meet our own denial, not grpcio's INTERNAL.
+
+With TLS, whoever has a certificate of the client CA may ask for health, which says nothing of policies; checks are
+for listed callers.
 """
 
+import asyncio
+import logging
 import os
 from collections.abc import Sequence
 from typing import Final
@@ -12,7 +17,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from countersign.edge.addresses import Address, UnixAddress, prepare_socket, restrict_socket
 from countersign.edge.server import MAX_RECEIVE, MAX_STREAMS, SERVICES, SOCKET_UMASK, Answer
+from countersign.edge.tls.callers import Callers
+from countersign.edge.tls.credentials import server_credentials
+from countersign.edge.tls.handshakes import Handshakes
 from countersign.wire.codec import SERVICE
+
+_log: Final = logging.getLogger(__name__)
 
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # a second process on the same port is a mistake, and must hear so
@@ -20,17 +30,28 @@ _OPTIONS: Final = (
     ("grpc.max_concurrent_streams", MAX_STREAMS),
     ("grpc.http2.max_ping_strikes", 2),
 )
+MAX_AGE: Final = 3600.0  # seconds of a TLS connection: as long may a certificate or an authority count that is gone
 
 
 class GrpcServer:
     """Serves checks on any number of addresses. Says NOT_SERVING until told otherwise."""
 
-    def __init__(self, answer: Answer, addresses: Sequence[Address]) -> None:
+    def __init__(
+        self, answer: Answer, addresses: Sequence[Address], tls: Handshakes | None = None, max_age: float = MAX_AGE
+    ) -> None:
         self._addresses = addresses
+        self._tls = tls
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(options=_OPTIONS)
+        # At that age a connection gets a GOAWAY, and what runs on it ends in peace.
+        aged = () if tls is None else (("grpc.max_connection_age_ms", int(max_age * 1000)),)
+        self._server = grpc.aio.server(options=(*_OPTIONS, *aged))
+        callers = None if tls is None else Callers(tls.callers, _report)
 
         async def check(payload: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+            if callers is not None:
+                refusal = callers.refusal(context.auth_context())
+                if refusal is not None:
+                    return refusal
             result = answer(payload, context.time_remaining())
             return result if isinstance(result, bytes) else await result()
 
@@ -60,7 +81,10 @@ class GrpcServer:
 
     def _add_port(self, address: Address) -> None:
         try:
-            port = self._server.add_insecure_port(str(address))
+            if self._tls is None:
+                port = self._server.add_insecure_port(str(address))
+            else:
+                port = self._server.add_secure_port(str(address), server_credentials(self._tls))
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}") from error
         if not port:
@@ -80,3 +104,8 @@ class GrpcServer:
         """Say NOT_SERVING, take no new checks, and give running ones ``grace`` seconds to end."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace)
+
+
+def _report(why: str) -> None:
+    """Log a refused caller, beside the request path."""
+    asyncio.get_running_loop().call_soon(_log.warning, "a caller is refused every check: %s", why)

@@ -16,6 +16,7 @@ from typing import Final
 from countersign.edge.addresses import Address, UnixAddress
 from countersign.edge.server import Answer, Server, Shed
 from countersign.edge.servers import Servers
+from countersign.edge.tls.handshakes import Handshakes
 
 _log: Final = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Choice:
     because: str
 
 
-def choose(wanted: Transport, address: Address, obstacle: Callable[[], str]) -> Choice:
+def choose(wanted: Transport, address: Address, obstacle: Callable[[], str], *, tls: bool = False) -> Choice:
     """Choose for one address; ``obstacle`` says why the native front cannot serve here, if it cannot.
 
     Raise `TransportError` where ``native`` was asked for and cannot be.
@@ -50,7 +51,10 @@ def choose(wanted: Transport, address: Address, obstacle: Callable[[], str]) -> 
     if wanted is Transport.GRPCIO:
         return Choice(Transport.GRPCIO, "asked for")
     local = isinstance(address, UnixAddress) or address.is_loopback
-    against = obstacle() if local else "pygrpc-native is for a unix socket or loopback"
+    if tls:
+        against = "pygrpc-native has no TLS"
+    else:
+        against = obstacle() if local else "pygrpc-native is for a unix socket or loopback"
     if wanted is Transport.NATIVE:
         if against:
             raise TransportError(f"--transport native cannot serve {address}: {against}; say auto or grpcio")
@@ -79,19 +83,23 @@ def make_server(
     addresses: Sequence[Address],
     wanted: Transport,
     obstacle: Callable[[], str] = native_obstacle,
+    tls: Handshakes | None = None,
 ) -> Server:
-    """The server of these addresses. Log what was chosen. Raise `TransportError`."""
+    """The server of these addresses, with TLS on all of them or on none. Log what was chosen. Raise `TransportError`.
+
+    Where there is TLS, certificates must be there before it is started.
+    """
     servers: list[Server] = []
     on_grpcio: list[Address] = []
     for address in addresses:
-        choice = choose(wanted, address, obstacle)
+        choice = choose(wanted, address, obstacle, tls=tls is not None)
         _log.info("%s is served by %s: %s", address, choice.transport, choice.because)
         if choice.transport is Transport.NATIVE:
             servers.append(_native(answer, shed, address))
         else:
             on_grpcio.append(address)
     if on_grpcio:
-        servers.append(_grpcio(answer, on_grpcio))
+        servers.append(_grpcio(answer, on_grpcio, tls))
     return servers[0] if len(servers) == 1 else Servers(servers)
 
 
@@ -101,7 +109,7 @@ def _native(answer: Answer, shed: Shed, address: Address) -> Server:
     return NativeServer(answer, address, shed)
 
 
-def _grpcio(answer: Answer, addresses: Sequence[Address]) -> Server:
+def _grpcio(answer: Answer, addresses: Sequence[Address], tls: Handshakes | None) -> Server:
     from countersign.edge.grpc_server import GrpcServer  # noqa: PLC0415 (10 MB that only its own addresses pay for)
 
-    return GrpcServer(answer, addresses)
+    return GrpcServer(answer, addresses, tls)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from countersign.certificates.served import Served
 from countersign.core.jwt_rule import FetchedKeys
 from countersign.edge.metrics.state import Counted
 from countersign.in_force import Policies
@@ -47,6 +48,13 @@ class Keys:
     """To a worker: every fetched key set that counts."""
 
     sets: Mapping[FetchedKeys, KeySet]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificates:
+    """To a worker: what its handshakes are made with, private key included."""
+
+    served: Served
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,11 +8,15 @@ from countersign.workers.messages import Landed, packed
 
 POLICIES: Final = 0
 KEYS: Final = 1
-STANDING: Final = 2
+CERTIFICATES: Final = 2
+STANDING: Final = 3
 
 
 class Outbox:
-    """Policies go before keys, keys before the standing, and all of it before the news that a fetch has ended."""
+    """Policies go before keys, keys before the server's certificates, these before the standing.
+
+    All of it goes before the news that a fetch has ended.
+    """
 
     def __init__(self) -> None:
         self._latest: dict[int, bytes] = {}

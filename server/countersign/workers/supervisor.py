@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from countersign.certificates.served import Served
 from countersign.edge.keys.fetcher import KeySets
 from countersign.edge.metrics.exposition import Exposition
 from countersign.edge.metrics.state import Counted, State
@@ -16,8 +17,8 @@ from countersign.in_force import Policies
 from countersign.settings import Settings
 from countersign.sources import Sources
 from countersign.workers.keeper import Keeper
-from countersign.workers.messages import Keys, Logs, Standing, Start, loaded, packed
-from countersign.workers.outbox import KEYS, POLICIES, STANDING
+from countersign.workers.messages import Certificates, Keys, Logs, Standing, Start, loaded, packed
+from countersign.workers.outbox import CERTIFICATES, KEYS, POLICIES, STANDING
 from countersign.workers.worker import GRACE
 
 _log: Final = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class Supervisor:
         self._news = asyncio.Event()
         self._all_have_served = False
         self._checks: Checks = ()
-        self._sources = Sources(settings, self._put, self._take_keys, self._news.set)
+        self._sources = Sources(settings, self._put, self._take_keys, self._give, self._news.set)
         self._keepers = [
             Keeper(
                 f"worker {number} ({', '.join(map(str, settings.addresses_of(number)))})",
@@ -55,7 +56,9 @@ class Supervisor:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._sources.reload)
         self._take_keys({})
-        await self._sources.load()
+        await self._sources.load(self._stop)
+        if self._stop.is_set():
+            return
         self._checks = self._look()
         with Probes(self._settings.probes, lambda: self._checks, Exposition(self._state).text):
             await self._serve()
@@ -129,6 +132,9 @@ class Supervisor:
 
     def _take_keys(self, keys: KeySets) -> None:
         self._tell(KEYS, packed(Keys(sets=dict(keys))))
+
+    def _give(self, served: Served) -> None:
+        self._tell(CERTIFICATES, packed(Certificates(served=served)))
 
     def _tell(self, rank: int, message: bytes) -> None:
         for keeper in self._keepers:

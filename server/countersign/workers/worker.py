@@ -13,9 +13,11 @@ from countersign.edge.collector import settle, undisturbed
 from countersign.edge.keys.fetcher import KeySets
 from countersign.edge.metrics.state import counted
 from countersign.edge.metrics.tally import Tally
+from countersign.edge.tls.handshakes import Handshakes
 from countersign.edge.transport import TransportError, make_server
 from countersign.in_force import InForce
 from countersign.workers.messages import (
+    Certificates,
     Failed,
     Keys,
     Landed,
@@ -73,8 +75,14 @@ class _Worker:
         self._tally = Tally()
         report = report_on(asyncio.get_running_loop())
         self._checker = Checker(self._in_force.current, self._misses.refresh, report, self._tally.count)
+        tls = start.settings.tls
+        self._handshakes = None if tls is None else Handshakes(tls.callers)
         self._server = make_server(
-            self._checker.answer, self._checker.shed, start.settings.listen, start.settings.transport
+            self._checker.answer,
+            self._checker.shed,
+            start.settings.listen,
+            start.settings.transport,
+            tls=self._handshakes,
         )
         self._keys: KeySets = {}
         self._loaded: Loaded | None = None  # the latest that are not in force yet
@@ -117,6 +125,8 @@ class _Worker:
                 case Keys(sets=sets):
                     self._keys = sets
                     self._take_keys()
+                case Certificates(served=served) if self._handshakes is not None:
+                    self._handshakes.put(served)
                 case Standing(serving=serving):
                     self._serving = serving
                     self._standing_came.set()

@@ -11,6 +11,7 @@ from countersign.cli.config.file import ConfigError, ConfigFile, parse_config, r
 from countersign.cli.config.flags import Kind, Setting
 from countersign.cli.config.key_flags import keys_of
 from countersign.cli.config.layers import Layered, layered
+from countersign.core.spiffe import SpiffeId
 from countersign.edge.addresses import TcpAddress, UnixAddress
 from countersign.edge.keys.access import Access, IssuerKeys
 from countersign.edge.transport import Transport
@@ -72,6 +73,12 @@ keys:
   refresh: 5m
   cooldown: 10s
   blockedAddresses: [10.0.0.0/8, "fd00::/8"]
+tls:
+  cert: tls.crt
+  key: /etc/tls.key
+  clientCa: ca.crt
+  allowClients: [spiffe://td/a, spiffe://td/b]
+  spiffeSocket: unix:/agent.sock
 """
 EVERY_VALUE = {
     "listen": [UnixAddress("/a.sock"), TcpAddress("127.0.0.1", 9000)],
@@ -97,6 +104,11 @@ EVERY_VALUE = {
     "keys_refresh": 300,
     "keys_cooldown": 10,
     "keys_blocked_address": [ip_network("10.0.0.0/8"), ip_network("fd00::/8")],
+    "tls_cert": Path("dir/tls.crt"),
+    "tls_key": Path("/etc/tls.key"),
+    "tls_client_ca": Path("dir/ca.crt"),
+    "tls_allow_client": [SpiffeId.parse("spiffe://td/a"), SpiffeId.parse("spiffe://td/b")],
+    "tls_spiffe_socket": UnixAddress("/agent.sock"),
 }
 
 
@@ -124,6 +136,7 @@ def test_every_flag_is_a_variable() -> None:
         "keys_refresh": "5m",
         "keys_cooldown": "10s",
         "keys_blocked_address": "10.0.0.0/8,fd00::/8",
+        "tls_allow_client": "spiffe://td/a,spiffe://td/b",
     }
     environment = {name.upper(): texts.get(name) or str(wanted) for name, wanted in EVERY_VALUE.items()}
     found = vars(layer(**environment).arguments)

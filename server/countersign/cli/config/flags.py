@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
 
-SECTIONS: Final = ("keys",)  # settings whose names begin so stand in an object of that name
+SECTIONS: Final = ("keys", "tls")  # settings whose names begin so stand in an object of that name
 _PLURALS: Final = {
     "label": "labels",
     "trust_domain_alias": "trustDomainAliases",
     "keys_blocked_address": "blockedAddresses",
+    "tls_allow_client": "allowClients",
 }
 _NOT_SETTINGS: Final = frozenset({"help", "config"})
 
