@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup demo test differential fuzz storm abuse bench bench-inprocess lint format protos clean
+.PHONY: help setup demo test differential fuzz storm lifecycle abuse bench bench-inprocess lint format protos clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -35,6 +35,9 @@ fuzz: setup  ## SECONDS=60 or EXECS=10000000: the parsers under coverage-guided 
 
 storm: setup  ## SECONDS=30: rotation and made-up key IDs at 300 requests a second, the real Envoy between
 	$(BIN)/python -m tests.envoy.storm --seconds $(or $(SECONDS),30) $(ARGS)
+
+lifecycle: setup  ## restarts, reloads, kill -9 at 500 to 1,000 requests a second, both transports, the real Envoy between
+	$(BIN)/python -m tests.envoy.lifecycle $(ARGS)
 
 abuse: setup  ## TIMES=10: floods, resets, idle connections, against both transports
 	COUNTERSIGN_ABUSE=$(or $(TIMES),10) $(BIN)/python -m pytest -q -rP tests/edge/test_abuse.py

@@ -15,6 +15,7 @@ import pytest
 from countersign.core.decision import Allow, AllowReason, Mutations
 from countersign.edge.addresses import Address, TcpAddress, UnixAddress
 from countersign.edge.server import MAX_RECEIVE, Answer, Held, Server
+from countersign.edge.silence import LAST_CALLS, QUIET
 from countersign.edge.transport import Transport
 from countersign.wire.codec import METHOD, SERVICE, encode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -279,6 +280,52 @@ def test_a_running_check_ends_with_its_answer_while_the_server_drains(
     answer, refused = serve(transport, gate.answer, address, scenario)
     assert answer == YES
     assert refused in {"UNAVAILABLE", "CANCELLED"}
+
+
+def test_the_end_waits_until_who_asks_for_health_has_heard_of_it(transport: Transport, address: UnixAddress) -> None:
+    async def scenario(server: Server, channel: Any) -> tuple[list[bytes], bool, list[int], str]:
+        async def asked() -> int:
+            stub = health_pb2_grpc.HealthStub(channel)
+            return int((await stub.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT)).status)
+
+        await server.set_serving(serving=True)
+        said = [await asked()]
+        draining = asyncio.create_task(server.drain(5))
+        done, _ = await asyncio.wait({draining}, timeout=4 * QUIET)  # silence alone does not end it
+        answers = [await check(channel) for _ in range(3)]
+        said.append(await asked())
+        await asyncio.wait_for(draining, LAST_CALLS / 2)
+        return answers, bool(done), said, await status(check(channel, within=1))
+
+    answers, ended, said, refused = serve(transport, yes, address, scenario)
+    assert (answers, ended) == ([YES] * 3, False)
+    assert said == [SERVING, NOT_SERVING]
+    assert refused in {"UNAVAILABLE", "CANCELLED"}
+
+
+def test_where_nobody_asks_for_health_the_end_waits_for_a_moments_silence(
+    transport: Transport, address: UnixAddress
+) -> None:
+    async def scenario(server: Server, channel: Any) -> list[bytes]:
+        answers = [await check(channel)]
+        draining = asyncio.create_task(server.drain(5))
+        await asyncio.sleep(0)
+        answers.append(await check(channel))
+        await asyncio.wait_for(draining, LAST_CALLS / 2)
+        return answers
+
+    assert serve(transport, yes, address, scenario) == [YES, YES]
+
+
+def test_who_goes_on_calling_is_left_in_the_end(transport: Transport, address: UnixAddress) -> None:
+    async def scenario(server: Server, channel: Any) -> str:
+        draining = asyncio.create_task(server.drain(5))
+        while (said := await status(check(channel, within=1))) == "OK":
+            pass
+        await asyncio.wait_for(draining, TIMEOUT)
+        return said
+
+    assert serve(transport, yes, address, scenario) in {"UNAVAILABLE", "CANCELLED"}
 
 
 def test_a_check_that_does_not_end_is_cut_off_when_the_grace_is_over(

@@ -9,14 +9,16 @@ for listed callers.
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from countersign.edge.addresses import Address, UnixAddress, prepare_socket, restrict_socket
 from countersign.edge.server import MAX_RECEIVE, MAX_STREAMS, SERVICES, SOCKET_UMASK, Answer
+from countersign.edge.silence import Heard, silence
 from countersign.edge.tls.callers import Callers
 from countersign.edge.tls.credentials import server_credentials
 from countersign.edge.tls.handshakes import Handshakes
@@ -33,6 +35,18 @@ _OPTIONS: Final = (
 MAX_AGE: Final = 3600.0  # seconds of a TLS connection: as long may a certificate or an authority count that is gone
 
 
+class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # the package has no types
+    """Notes when it was asked."""
+
+    def __init__(self, heard: Heard) -> None:
+        super().__init__()
+        self._heard = heard
+
+    async def Check(self, request: health_pb2.HealthCheckRequest, context: Any) -> health_pb2.HealthCheckResponse:  # noqa: ANN401, N802 (the overridden signature)
+        self._heard.health = time.monotonic()
+        return await super().Check(request, context)
+
+
 class GrpcServer:
     """Serves checks on any number of addresses. Says NOT_SERVING until told otherwise."""
 
@@ -41,7 +55,8 @@ class GrpcServer:
     ) -> None:
         self._addresses = addresses
         self._tls = tls
-        self._health = health.aio.HealthServicer()
+        self._heard = Heard()
+        self._health = _Health(self._heard)
         # At that age a connection gets a GOAWAY, and what runs on it ends in peace.
         aged = () if tls is None else (("grpc.max_connection_age_ms", int(max_age * 1000)),)
         self._server = grpc.aio.server(options=(*_OPTIONS, *aged))
@@ -52,6 +67,7 @@ class GrpcServer:
                 refusal = callers.refusal(context.auth_context())
                 if refusal is not None:
                     return refusal
+            self._heard.call = time.monotonic()
             result = answer(payload, context.time_remaining())
             return result if isinstance(result, bytes) else await result()
 
@@ -101,9 +117,14 @@ class GrpcServer:
         await self._server.wait_for_termination()
 
     async def drain(self, grace: float) -> None:
-        """Say NOT_SERVING, take no new checks, and give running ones ``grace`` seconds to end."""
+        """Say NOT_SERVING, answer whoever still calls, take no new checks, and give running ones time to end.
+
+        All of it in ``grace`` seconds.
+        """
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace)
+        begun = time.monotonic()
+        await silence(self._heard, lambda: False, grace)
+        await self._server.stop(max(0.0, begun + grace - time.monotonic()))
 
 
 def _report(why: str) -> None:

@@ -20,6 +20,7 @@ from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
 from countersign.edge.addresses import Address, UnixAddress, prepare_socket, restrict_socket
 from countersign.edge.native_health import CHECK, WATCH, NativeHealth
 from countersign.edge.server import MAX_RECEIVE, MAX_STREAMS, SOCKET_UMASK, Answer, Held, Shed
+from countersign.edge.silence import Heard, silence
 from countersign.edge.waiting import Queue, Waiting
 from countersign.wire.codec import METHOD
 
@@ -28,10 +29,6 @@ _AUTHZ_CHECK, _HEALTH_CHECK, _HEALTH_WATCH = range(len(_METHODS))
 
 _BATCH: Final = 4096  # events taken at a time: all there are, so that who is one too many hears so at once
 _TURN: Final = 32  # checks answered between two looks at what has arrived, some 2 ms
-
-_QUIET: Final = 0.1  # seconds without a call: whoever knows of the end has gone
-_LAST_CALLS: Final = 2.0  # seconds that others may take to go
-_LOOK: Final = 0.01  # seconds between two looks at whether they have
 
 _RESOURCE_EXHAUSTED: Final = 8  # grpc::StatusCode
 
@@ -45,7 +42,7 @@ class NativeServer:
         self._address = address
         self._queue = Queue()
         self._held: dict[int, concurrent.futures.Future[bytes]] = {}
-        self._last_call = 0.0
+        self._heard = Heard()
         self._front: NativeGrpcFront | None = None
 
     async def start(self) -> None:
@@ -91,23 +88,16 @@ class NativeServer:
         await asyncio.shield(self._ended)
 
     async def drain(self, grace: float) -> None:
-        """Say NOT_SERVING, answer whoever still calls, and close once nobody does, at most ``grace`` seconds later.
-
-        The front has no way to refuse new calls and let running ones end, so the end waits for a moment's silence.
-        """
+        """Say NOT_SERVING, answer whoever still calls, and close once nobody does, at most ``grace`` seconds later."""
         if self._front is None:
             return
         self._health.drain()
-        begun = time.monotonic()
-        while self._busy(begun) and time.monotonic() - begun < grace:  # noqa: ASYNC110 (silence is no event)
-            await asyncio.sleep(_LOOK)
+        await silence(self._heard, self._busy, grace)
         self._front.close()
         await asyncio.wait([self._ended])
 
-    def _busy(self, begun: float) -> bool:
-        now = time.monotonic()
-        called = now - self._last_call < _QUIET and now - begun < _LAST_CALLS
-        return called or bool(self._queue) or bool(self._held)
+    def _busy(self) -> bool:
+        return bool(self._queue) or bool(self._held)
 
     def _run(self, front: NativeGrpcFront) -> None:
         """The thread of the checks."""
@@ -129,7 +119,7 @@ class NativeServer:
         queue = self._queue
         while (events := front.recv_batch_details(_BATCH, 0 if queue else None)) is not None:
             if events:
-                self._last_call = time.monotonic()
+                self._heard.call = time.monotonic()
                 gone = {call for kind, call, *_ in events if kind == EVENT_CANCEL}
                 for _, call, method, payload, _, details in events:
                     if payload is None or call in gone:
@@ -137,6 +127,7 @@ class NativeServer:
                     elif method == _AUTHZ_CHECK:
                         self._take(front, call, payload, details[2] if details else None)
                     elif method == _HEALTH_CHECK:
+                        self._heard.health = self._heard.call
                         self._health.check(call, payload)
                     else:
                         self._health.watch(call, payload)
@@ -155,7 +146,7 @@ class NativeServer:
         if len(payload) > MAX_RECEIVE:
             front.fail(call, _RESOURCE_EXHAUSTED, f"received {len(payload)} bytes, more than {MAX_RECEIVE}")
             return
-        deadline = None if remaining is None else self._last_call + remaining
+        deadline = None if remaining is None else self._heard.call + remaining
         if not self._queue.offer(Waiting(call, payload, deadline)):
             front.respond(call, self._shed(payload))
 
