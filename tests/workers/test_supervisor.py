@@ -13,6 +13,8 @@ import pytest
 from countersign.edge.addresses import UnixAddress, of_worker
 from countersign.mesh.issuer import Issuer, IssuerServer
 from countersign.mesh.process import wait_until
+from countersign.workers.keeper import HUNG
+from countersign.workers.messages import BEAT
 
 from tests.cli.serving import Serve, free_port
 from tests.cli.test_serve import BROKEN, NOBODY, WITH_KEYS, countersign
@@ -114,6 +116,29 @@ def test_a_worker_that_is_killed_is_replaced_on_its_address(tmp_path: Path, poli
         (policies / "p.yaml").write_text(READERS)
         assert all(becomes(serve, number, "allow-rule-matched") for number in range(2))
         assert "another begins in 0.1 s: exit code -9" in serve.log
+
+
+def test_a_worker_that_hangs_is_killed_and_replaced(tmp_path: Path, policies: Path) -> None:
+    with two(tmp_path, policies) as serve:
+        (hung,) = pids(serve, 0)
+        os.kill(hung, signal.SIGSTOP)
+        wait_until("another", lambda: pids(serve, 0)[1:] or None, within=30, child=serve.child)
+        assert not lives(hung)
+        assert "it has given no sign of life for 5 s, and was killed" in serve.log
+        assert [decide(serve, number) for number in range(2)] == ["allow-rule-matched"] * 2
+        assert len(pids(serve, 1)) == 1  # which does not hang
+        assert serve.child.stop() == 0
+
+
+def test_a_supervisor_that_was_held_up_takes_no_worker_for_hung(tmp_path: Path, policies: Path) -> None:
+    with two(tmp_path, policies) as serve:
+        os.kill(serve.child.pid, signal.SIGSTOP)
+        time.sleep(HUNG + 2 * BEAT)  # nothing else tells that so much time has passed
+        os.kill(serve.child.pid, signal.SIGCONT)
+        (policies / "p.yaml").write_text(NOBODY)
+        assert all(becomes(serve, number, "no-allow-rule-matched") for number in range(2))
+        assert [len(pids(serve, number)) for number in range(2)] == [1, 1]
+        assert "has ended" not in serve.log
 
 
 def test_a_worker_that_does_not_last_is_replaced_ever_later(tmp_path: Path, policies: Path) -> None:

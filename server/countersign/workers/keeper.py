@@ -11,7 +11,7 @@ from typing import Final
 from countersign.core.jwt_rule import FetchedKeys
 from countersign.edge.metrics.state import Counted
 from countersign.edge.transport import TransportError
-from countersign.workers.messages import Failed, Listening, Missed, Start, Told
+from countersign.workers.messages import BEAT, Beat, Failed, Listening, Missed, Start, Told
 from countersign.workers.outbox import Outbox
 from countersign.workers.process import Process, begin
 
@@ -20,6 +20,9 @@ _log: Final = logging.getLogger(__name__)
 FIRST_BACKOFF: Final = 0.1  # seconds until the next process, doubled with each one that does not last
 MAX_BACKOFF: Final = 10.0
 LASTING: Final = 30.0  # seconds after which an end is the first again
+
+HUNG: Final = 5.0  # seconds without a sign of life
+_STARTING: Final = 30.0  # the same, before the first one
 
 Refresh = Callable[[FetchedKeys], "asyncio.Future[None] | None"]
 
@@ -36,6 +39,8 @@ class Keeper:
         self._outbox = Outbox()
         self._process: Process | None = None
         self._failed: Failed | None = None
+        self._alive_until = 0.0  # on the clock of time.monotonic, unless a sign of life comes first
+        self._hung = False
         self._has_listened = False
         self._stop = asyncio.Event()
         self.listens = False
@@ -69,6 +74,8 @@ class Keeper:
             if self._stop.is_set():
                 return
             why = self._failed.why if self._failed is not None else f"exit code {code}"
+            if self._hung:
+                why = f"it has given no sign of life for {HUNG:g} s, and was killed"
             if not self._has_listened:
                 raise _error(self._failed, f"{self._name} ended before it listened: {why}")
             backoff = FIRST_BACKOFF if time.monotonic() - begun > LASTING else backoff
@@ -78,7 +85,7 @@ class Keeper:
             backoff = min(2 * backoff, MAX_BACKOFF)
 
     async def _run(self) -> int:
-        self._failed = None
+        self._failed, self._hung = None, False
         self._outbox = Outbox()  # what was not sent is in the state, and what was asked has been forgotten
         for rank, message in self._state.items():
             self._outbox.put(rank, message)
@@ -86,16 +93,32 @@ class Keeper:
         self._process = process
         if self._stop.is_set():  # meanwhile
             process.signal(signal.SIGTERM)
+        watching = asyncio.create_task(self._watch(process), name=f"signs of life of {self._name}")
         try:
             return await process.converse(self._start, self._outbox, self._hear)
         finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
             self._process = None
             self.listens = False
             self._past, self._now = self._past + self._now.past(), Counted()
             self._on_news()
 
+    async def _watch(self, process: Process) -> None:
+        """Kill the process once it gives no sign of life, which also ends one that is stopped."""
+        self._alive_until = time.monotonic() + _STARTING
+        while time.monotonic() < self._alive_until:
+            begun = time.monotonic()
+            await asyncio.sleep(BEAT)
+            if time.monotonic() - begun > 2 * BEAT:  # we ourselves were held up, and what came is still unread
+                self._alive_until = time.monotonic() + HUNG
+        self._hung = True
+        process.signal(signal.SIGKILL)
+
     def _hear(self, message: object) -> None:
         match message:
+            case Beat():
+                self._alive_until = time.monotonic() + HUNG
             case Listening():
                 self.listens = self._has_listened = True
                 pid = self._process.pid if self._process is not None else 0

@@ -17,6 +17,8 @@ from countersign.in_force import Policies
 from countersign.settings import Settings
 from countersign.tokens.keys import KeySet
 
+BEAT: Final = 1.0  # seconds between two signs of life
+
 _LENGTH: Final = 8
 
 
@@ -89,6 +91,11 @@ class Told:
 @dataclass(frozen=True, slots=True)
 class Listening:
     """To the supervisor: checks are answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """To the supervisor, every `BEAT` seconds: the worker's event loop turns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

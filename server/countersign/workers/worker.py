@@ -17,6 +17,8 @@ from countersign.edge.tls.handshakes import Handshakes
 from countersign.edge.transport import TransportError, make_server
 from countersign.in_force import InForce
 from countersign.workers.messages import (
+    BEAT,
+    Beat,
     Certificates,
     Failed,
     Keys,
@@ -101,6 +103,7 @@ class _Worker:
             asyncio.create_task(self._serve(), name="checks"),
             asyncio.create_task(self._announce(), name="health"),
             asyncio.create_task(self._count(), name="metrics"),
+            asyncio.create_task(self._beat(), name="signs of life"),
         ]
         stopped = asyncio.create_task(stop.wait(), name="stop")
         try:
@@ -182,6 +185,12 @@ class _Worker:
     def _tell_counts(self) -> None:
         self._say(Told(counted=counted(self._tally, self._checker, self._in_force.current().tokens)))
 
-    def _say(self, message: Missed | Listening | Told) -> None:
+    async def _beat(self) -> None:
+        """Show the supervisor that this process does not hang."""
+        while True:
+            self._say(Beat())
+            await asyncio.sleep(BEAT)
+
+    def _say(self, message: Beat | Missed | Listening | Told) -> None:
         if not self._writer.is_closing():
             self._writer.write(packed(message))
