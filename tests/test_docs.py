@@ -171,6 +171,15 @@ def test_the_configuration_of_the_page_on_keys_can_be_read() -> None:
     assert len(config.issuers) == 4
 
 
+def test_the_command_of_the_page_on_keys_prints_a_configuration() -> None:
+    (command,) = re.findall(r"^    countersign (serve .*)$", KEYS, re.MULTILINE)
+    words = [sys.executable, "-m", "countersign", *command.split()]
+    result = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+
+    assert result.returncode == 0
+    assert yaml.safe_load(result.stdout)["posture"] == "strict"
+
+
 def test_the_commands_of_the_page_on_keys_have_flags_that_exist(tmp_path: Path) -> None:
     commands = re.findall(r"^    countersign jwks (.*)$", KEYS, re.MULTILINE)
     (tmp_path / "keys.json").write_text('{"keys":[]}')

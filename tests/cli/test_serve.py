@@ -240,7 +240,9 @@ def test_sigint_ends_it_too(tmp_path: Path, policies: Path) -> None:
         (["--xfcc-mode", "forward_only"], "argument --xfcc-mode: invalid choice"),
         (["--xfcc-trusted-hops", "-1"], "--xfcc-trusted-hops"),
         (["--xfcc-trusted-hops", "1"], "--xfcc-trusted-hops 1: only --peer xfcc looks at earlier hops"),
-        (["--polices", "x"], "unrecognized arguments: --polices x"),
+        (["--polices", "x"], "unrecognized arguments: --polices x; did you mean --policies?"),
+        (["--polices=x"], "did you mean --policies?"),
+        (["--zzzzzz"], "unrecognized arguments: --zzzzzz; see countersign --help"),
         (["--listen"], "argument --listen: expected one argument"),
     ],
 )

@@ -6,6 +6,7 @@ Exit codes: 0 fine, 1 a finding or a denial, 2 usage, 3 I/O.
 import argparse
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Final, NoReturn
 
@@ -28,8 +29,13 @@ VERBS: Final = {
 
 
 class _Parser(argparse.ArgumentParser):
+    known: tuple[str, ...] = ()  # the flags of the verb, where this is the parser of all verbs
+
     def error(self, message: str) -> NoReturn:
         """One clear line instead of the usage block."""
+        flag = message.removeprefix("unrecognized arguments: ").partition(" ")[0].partition("=")[0]
+        for near in get_close_matches(flag, self.known, n=1) if flag.startswith("--") else ():
+            message = f"{message}; did you mean {near}?"
         print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
         sys.exit(USAGE)
 
@@ -46,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with paused():
                 module = import_module(f"countersign.cli.{name}")
             module.add_arguments(subparser)
+            parser.known = tuple(subparser._option_string_actions)  # noqa: SLF001 (argparse tells them no other way)
     parsed = parser.parse_args(words)
     try:
         return int(import_module(f"countersign.cli.{parsed.verb}").run(parsed))

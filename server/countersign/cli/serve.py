@@ -6,17 +6,19 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from countersign.app import App
 from countersign.cli.config.file import ConfigError
 from countersign.cli.config.flags import make_settings
 from countersign.cli.config.key_flags import add_key_flags, keys_of
-from countersign.cli.config.layers import Layered, layered
-from countersign.cli.config.tls_flags import add_tls_flags, tls_of
+from countersign.cli.config.layers import DEFAULT, Layered, layered
+from countersign.cli.config.printed import printed
+from countersign.cli.config.tls_flags import ENDPOINT_SOCKET, add_tls_flags, tls_of
 from countersign.cli.mesh_flags import DEFAULT_POLICIES, add_mesh_flags, mesh_of
 from countersign.edge.addresses import Address, AddressError, TcpAddress, parse_address
 from countersign.edge.collector import settle
+from countersign.edge.tls.settings import WorkloadApi
 from countersign.edge.tls.source import TlsError
 from countersign.edge.transport import Transport, TransportError
 from countersign.policy.problems import PolicyError
@@ -84,6 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_tls_flags(parser)
     add("--config", metavar="FILE", help="countersign.yaml: every flag as a field, and `issuers`")
     make_settings(parser)
+    add("--print-config", action="store_true", help="print every setting, where it is from, and end")
     parser.epilog = (
         "Each flag is also a field of --config FILE (--trust-domain is trustDomain) and an environment variable "
         "(COUNTERSIGN_TRUST_DOMAIN). The flag wins over the variable, the variable over the file."
@@ -102,13 +105,20 @@ def run(arguments: argparse.Namespace) -> int:
     except SettingsError as error:
         print(f"countersign serve: {error}", file=sys.stderr)
         return 2
+    if arguments.print_config:
+        print(printed(given, arguments.settings.values(), _effective(settings)), end="")
+        return 0
     logging.basicConfig(
         level=given.arguments.log_level.upper(),
         stream=sys.stderr,
         format=_LOG_FORMAT,
     )
+    return _serve(settings, given.arguments.log_level.upper())
+
+
+def _serve(settings: Settings, log_level: str) -> int:
     try:
-        asyncio.run(_service(settings, given.arguments.log_level.upper()))
+        asyncio.run(_service(settings, log_level))
     except PolicyError as error:
         print(f"countersign serve: the policies cannot be used\n{error}", file=sys.stderr)
         return 1
@@ -130,6 +140,14 @@ async def _service(settings: Settings, log_level: str) -> None:
         from countersign.workers.supervisor import Supervisor  # noqa: PLC0415
 
         await Supervisor(settings, Logs(level=log_level, format=_LOG_FORMAT)).run()
+
+
+def _effective(settings: Settings) -> dict[str, tuple[Any, str]]:
+    """What stands for a setting that nobody gave, where its default is not the flag's."""
+    found: dict[str, tuple[Any, str]] = {"listen": (settings.listen, DEFAULT), "policies": (settings.policies, DEFAULT)}
+    if settings.tls is not None and isinstance(settings.tls.source, WorkloadApi):
+        found["tls_spiffe_socket"] = (settings.tls.source.socket, ENDPOINT_SOCKET)
+    return found
 
 
 def _settings(given: Layered) -> Settings:

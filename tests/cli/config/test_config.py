@@ -163,9 +163,34 @@ def test_an_empty_file_or_field_changes_nothing() -> None:
 
 
 def test_a_variable_that_is_no_setting_is_left_alone() -> None:
-    found = layer(PORT="tcp://10.0.0.1:9191", SERVICE_HOST="10.0.0.1", DATA="x").arguments
+    of_kubernetes = {
+        name: "x"
+        for service in ("", "WORKERS_", "TRUST_DOMAIN_", "KEYS_")
+        for name in (
+            *(f"{service}SERVICE_HOST", f"{service}SERVICE_PORT", f"{service}SERVICE_PORT_GRPC", f"{service}PORT"),
+            *(f"{service}PORT_9191_TCP", f"{service}PORT_9191_TCP_PROTO", f"{service}PORT_9191_TCP_ADDR"),
+        )
+    }
+    found = layer(DATA="x", CHART_VERSION="1", **of_kubernetes).arguments
 
     assert vars(found) == vars(layer().arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("TRUST_DOMIAN", "TRUST_DOMAIN"),
+        ("POLCIES", "POLICIES"),
+        ("TLS_ALLOW_CLIENTS", "TLS_ALLOW_CLIENT"),
+        ("LABELS", "LABEL"),
+        ("CONFG", "CONFIG"),
+    ],
+)
+def test_a_variable_that_is_nearly_a_setting_is_refused_with_what_was_meant(name: str, meant: str) -> None:
+    with pytest.raises(
+        SettingsError, match=rf"COUNTERSIGN_{name}: no such setting; did you mean COUNTERSIGN_{meant}\?"
+    ):
+        layer(**{name: "x"})
 
 
 @pytest.mark.parametrize(
@@ -174,6 +199,7 @@ def test_a_variable_that_is_no_setting_is_left_alone() -> None:
         ("LISTEN", "here", "COUNTERSIGN_LISTEN: `here` is neither unix:/path nor host:port"),
         ("INSECURE_LISTEN", "yes", "COUNTERSIGN_INSECURE_LISTEN: `yes` is neither true nor false"),
         ("POSTURE", "lax", "COUNTERSIGN_POSTURE: `lax` is none of strict, istio"),
+        ("POSTURE", "strickt", "COUNTERSIGN_POSTURE: `strickt` is none of strict, istio; did you mean `strict`?"),
         ("KEYS_COOLDOWN", "0s", "COUNTERSIGN_KEYS_COOLDOWN: `0s` is no time from 1s to 1h"),
         ("LABEL", "app", "COUNTERSIGN_LABEL: `app`: wants K=V"),
         ("TRANSPORT", "tcp", "COUNTERSIGN_TRANSPORT: `tcp` is none of"),

@@ -41,10 +41,11 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigFile:
-    """The settings by name, and the issuers."""
+    """The settings by name, and the issuers with the place of their list."""
 
     values: Mapping[str, Found]
     issuers: tuple[IssuerKeys, ...]
+    issuers_place: str = ""
 
 
 def read_config(path: Path, settings: Iterable[Setting] | None) -> ConfigFile:
@@ -85,12 +86,14 @@ class _Reader:
 
     def read(self, root: yaml.Node) -> ConfigFile:
         issuers: tuple[IssuerKeys, ...] = ()
+        place = ""
         known = None if self._issuers_only else frozenset({_ISSUERS, *(path[0] for path in self._settings)})
         for field, node in read_fields(root, self._report, known, "configuration").items():
             if is_null(node):
                 continue
             if field == _ISSUERS:
                 issuers = read_issuers(node, self._report, self._base)
+                place = str(self._report.position(node))
             elif self._issuers_only:
                 continue
             elif field in SECTIONS:
@@ -99,7 +102,7 @@ class _Reader:
                     self._take(self._settings[field, name], value)
             else:
                 self._take(self._settings[field,], node)
-        return ConfigFile(values=self._values, issuers=issuers)
+        return ConfigFile(values=self._values, issuers=issuers, issuers_place=place)
 
     def _take(self, setting: Setting, node: yaml.Node) -> None:
         if is_null(node):

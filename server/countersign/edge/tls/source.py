@@ -12,7 +12,6 @@ from countersign.certificates.served import Served
 from countersign.edge.readiness import Check
 from countersign.edge.tls.files import from_files
 from countersign.edge.tls.settings import TlsFiles, TlsSettings
-from countersign.edge.tls.workload_api import from_workload_api
 
 _log: Final = logging.getLogger(__name__)
 
@@ -70,6 +69,8 @@ class TlsSource:
         if isinstance(source, TlsFiles):
             self._offers = from_files(source, stop)
         else:
+            from countersign.edge.tls.workload_api import from_workload_api  # noqa: PLC0415 (grpcio, 10 MB)
+
             self._offers = from_workload_api(source.socket, self._settings.callers, stop)
         async for offer in self._offers:
             if isinstance(offer, Served):
