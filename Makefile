@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup demo test differential fuzz storm lifecycle abuse bench bench-inprocess lint format protos clean
+.PHONY: help setup demo test differential fuzz storm lifecycle abuse bench bench-inprocess lock image image-test lint format protos clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -49,6 +49,18 @@ bench: setup  ## ROUNDS=3: what a check costs beside no-op servers, Envoy's own 
 bench-inprocess: setup  ## where the microseconds of a check go, by stage, without any transport
 	$(BIN)/python -m bench.inprocess
 
+lock: setup  ## deploy/image/*.lock from pyproject.toml, with hashes; ARGS=--upgrade takes newer versions
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --editable '.[lock]'
+	deploy/image/lock.sh $(BIN) $(ARGS)
+
+image:  ## the Dockerfile, built without a daemon or a registry; prints the digests of its layers
+	deploy/image/build.sh build/image
+
+image-test: setup image  ## builds it again, compares, and runs compose's services from it beside the real Envoy
+	deploy/image/build.sh build/image countersign:again >/dev/null
+	COUNTERSIGN_IMAGE_STORE=$(CURDIR)/build/image unshare --net sh -c \
+	  'ip link set lo up && exec $(BIN)/python -m pytest -q -rP tests/image $(ARGS)'
+
 lint: setup  ## ruff, mypy strict, import contracts, compose schema, hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -65,4 +77,4 @@ protos: setup  ## compile protos/ into server/countersign/wire
 	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=server --pyi_out=server protos/countersign/wire/*.proto
 
 clean:  ## remove what make has made
-	rm -rf .venv .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -146,4 +146,5 @@ def test_the_image_runs_unprivileged_and_checks_its_health() -> None:
     assert "\nUSER 65532:65532\n" in text
     assert 'CMD ["countersign", "health"]' in text
     assert '\nENTRYPOINT ["countersign"]\nCMD ["serve"]\n' in text
-    assert "install -d -o 65532 -g 65532 -m 0700 /run/countersign /run/mesh/certs" in text
+    assert "install -d -m 0700 /volumes/countersign /volumes/mesh/certs" in text
+    assert "COPY --from=build --chown=65532:65532 /volumes /run" in text

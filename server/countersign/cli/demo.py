@@ -12,7 +12,8 @@ from typing import Any, Final
 
 _OK, _FINDING, _IO, _INTERRUPTED = 0, 1, 3, 130
 _WATCH: Final = 0.5  # seconds between two looks at the processes of a mesh that is kept
-_CHECKOUT: Final = Path(__file__).resolve().parents[3]
+_IN_PACKAGE: Final = Path(__file__).resolve().parents[1] / "mesh" / "envoy"  # of a wheel
+_IN_CHECKOUT: Final = Path(__file__).resolve().parents[3] / "envoy"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,9 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--configs",
         type=Path,
-        default=_CHECKOUT / "envoy",
+        default=_IN_PACKAGE if _IN_PACKAGE.is_dir() else _IN_CHECKOUT,
         metavar="DIR",
-        help="the Envoy configurations and policies (default: envoy/ of the checkout)",
+        help="the Envoy configurations and policies (default: the demo's own)",
     )
     parser.set_defaults(part=None)
     parts = parser.add_subparsers(title="parts of the mesh, for docker compose", metavar="PART")
