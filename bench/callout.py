@@ -15,6 +15,7 @@ from bench.prepare import HOT_RULES, Bench, free_port
 
 _CPU: Final = 0
 _COLD_TOKENS: Final = 10_000
+_QUESTIONS: Final = 20_000  # more than the memory of answers holds: each comes round after it was forgotten
 
 # Tokens come round after 10,000 others: a cache of a tenth has forgotten each by then, and pays for it in full.
 _FORGETFUL: Final = ("--token-cache", "1000")
@@ -22,6 +23,7 @@ _FORGETFUL: Final = ("--token-cache", "1000")
 NOOP: Final = "no-op, native"
 NOOP_GO: Final = "no-op, Go"
 HOT: Final = "countersign, hot token, 10 policies"
+NEW: Final = "countersign, hot token, no question twice"
 MANY: Final = "countersign, hot token, 10,000 rules"
 THOUSAND: Final = "countersign, hot token, 1,000 policies"
 COLD: Final = "countersign, 10,000 cold tokens"
@@ -65,6 +67,8 @@ def callout_arms(bench: Bench) -> Iterator[Arm]:
     yield noop(NOOP, "native")
     yield noop("no-op, grpcio", "grpcio")
     yield ours(HOT, lambda: bench.hot)
+    new = cache(partial(bench.new_checks, HOT_RULES, _QUESTIONS))
+    yield replace(ours(NEW, lambda: bench.hot), exchanges=new)
     stranger = material.tokens(bench.issuer, "RS256", 1, group="team-nobody")
     yield ours("countersign, denied by policy", lambda: stranger, {"deny": 1.0})
     for name, rules in ((THOUSAND, 1_000), (MANY, 10_000)):

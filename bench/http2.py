@@ -59,6 +59,7 @@ class Outcome:
 
     answers: collections.Counter[str] = field(default_factory=collections.Counter)
     latencies: list[float] = field(default_factory=list)
+    by_answer: dict[str, list[float]] = field(default_factory=lambda: collections.defaultdict(list))
     seconds: float = 0.0
 
     @property
@@ -171,9 +172,11 @@ class _Connection:
                 self._control(kind, flags, stream, payload)
             if flags & END_STREAM and kind in {DATA, HEADERS}:
                 answered += 1
-                self._outcome.latencies.append(now - self.asked.pop(stream))
+                latency = now - self.asked.pop(stream)
+                self._outcome.latencies.append(latency)
                 answer = self._classify(self._status.pop(stream), self._data.pop(stream, b""))
                 self._outcome.answers[answer] += 1
+                self._outcome.by_answer[answer].append(latency)
         self._received = buffer[position:]
         if self._since_refill > _REFILL:
             self._output += _frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", self._since_refill))
@@ -255,11 +258,13 @@ class Load:
     def _begin(self) -> Outcome:
         self._outcome.answers = collections.Counter()
         self._outcome.latencies = []
+        self._outcome.by_answer = collections.defaultdict(list)
         return self._outcome
 
     def _end(self, outcome: Outcome, started: float) -> Outcome:
         outcome.seconds = time.perf_counter() - started
-        result = Outcome(outcome.answers.copy(), list(outcome.latencies), outcome.seconds)
+        by_answer = {answer: list(each) for answer, each in outcome.by_answer.items()}
+        result = Outcome(outcome.answers.copy(), list(outcome.latencies), by_answer, outcome.seconds)
         limit = time.perf_counter() + _DRAIN
         while any(connection.asked for connection in self._connections):
             if time.perf_counter() > limit:

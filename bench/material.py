@@ -116,6 +116,11 @@ def with_tokens(recorded: bytes, path: str, minted: Sequence[str]) -> list[bytes
     return messages
 
 
+def with_paths(recorded: bytes, path: str, token: str, count: int) -> list[bytes]:
+    """The recorded CheckRequest with a token, so many times, each with a query of its own."""
+    return [with_tokens(recorded, f"{path}&page={number}", [token])[0] for number in range(count)]
+
+
 def for_opa(count: int, issuer: Issuer) -> Mapping[str, Any]:
     """The rules and keys as data for `go/opa/bench.rego`."""
     own = [

@@ -37,6 +37,11 @@ class Bench:
         messages = material.with_tokens(self.recorded, material.request_path(rules), tokens)
         return [grpc_exchange(material.CHECK, message) for message in messages]
 
+    def new_checks(self, rules: int, count: int) -> list[Exchange]:
+        """So many checks of which no two ask the same, with one token, let pass by the last rule."""
+        messages = material.with_paths(self.recorded, material.request_path(rules), self.hot[0], count)
+        return [grpc_exchange(material.CHECK, message) for message in messages]
+
     def policies(self, rules: int) -> Path:
         """A file of Istio's YAML."""
         file = self.directory / f"policies-{rules}.yaml"

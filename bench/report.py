@@ -11,10 +11,13 @@ from bench.measure import Figures
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A ratio or a figure that was promised, and what was measured. ``measured`` is None if an arm was left out."""
+    """A ratio or a figure that was promised, and what was measured. ``measured`` is None if an arm was left out.
+
+    Without a ``limit`` nothing was promised, and it is only told.
+    """
 
     what: str
-    limit: float
+    limit: float | None
     measured: float | None
     at_least: bool = False
 
@@ -23,6 +26,8 @@ class Target:
         """Met, missed or left out."""
         if self.measured is None:
             return "left out"
+        if self.limit is None:
+            return ""
         met = self.measured >= self.limit if self.at_least else self.measured <= self.limit
         return "met" if met else "MISSED"
 
@@ -92,7 +97,7 @@ def _targets(targets: Sequence[Target]) -> list[str]:
     for each in targets:
         sign = ">=" if each.at_least else "<="
         measured = "" if each.measured is None else f"{each.measured:.2f}"
-        rows.append((each.what, f"{sign} {each.limit:g}", measured, each.verdict))
+        rows.append((each.what, "" if each.limit is None else f"{sign} {each.limit:g}", measured, each.verdict))
     return _aligned(rows)
 
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from countersign.mesh.process import MeshError
 
-from bench import callout, changing, memory, through_envoy
+from bench import callout, changing, memory, overload, through_envoy
 from bench.http2 import LoadError
 from bench.measure import Figures, WrongDecisionError, median
 from bench.prepare import Bench
@@ -37,6 +37,7 @@ def main() -> int:
     rates: dict[str, list[float]] = {}
     moving: list[tuple[float, float]] = []
     filled = 0.0
+    flooded: overload.Overload | None = None
     with tempfile.TemporaryDirectory(prefix="cs-bench-") as name:
         bench = Bench(Path(name))
         arms = [*callout.callout_arms(bench), *callout.go_arms(bench, left_out)]
@@ -54,6 +55,8 @@ def main() -> int:
             for disturb in (changing.reloads, changing.rotations):
                 with _failing(disturb.__name__, failed, disturb.__name__):
                     moving.append(disturb(bench, arguments.seconds * 4))
+            with _failing("overload", failed, "overload"):
+                flooded = overload.overload(bench, arguments.seconds)
             with _failing("memory", failed, "memory"):
                 filled = memory.filled(bench)
     medians = {arm: median(rounds) for arm, rounds in figures.items()}
@@ -63,7 +66,7 @@ def main() -> int:
         figures=medians,
         starts=first_answers,
         through_envoy=through,
-        targets=targets(medians, first_answers, through, moving, filled),
+        targets=targets(medians, first_answers, through, moving, filled, flooded),
         left_out=left_out,
         machine=f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
         f"{arguments.rounds} rounds of {arguments.seconds:g} s, medians",

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from bench import callout, through_envoy
 from bench.measure import Figures
+from bench.overload import Overload
 from bench.report import Target
 
 _SIGNATURES = 500
@@ -19,28 +20,40 @@ def targets(
     rates: Mapping[str, float],
     moving: Sequence[tuple[float, float]],
     filled: float,
+    flooded: Overload | None,
 ) -> list[Target]:
-    """Every target. ``moving``: p99 undisturbed and disturbed; ``filled``: MB with many rules and tokens."""
+    """Every target. ``moving``: p99 undisturbed and disturbed; ``filled``: MB with many rules and tokens.
+
+    ``flooded``: more checks than can be answered.
+    """
 
     def cpu(one: str, other: str) -> float | None:
         pair = figures.get(one), figures.get(other)
         return pair[0].cpu_saturated / pair[1].cpu_saturated if pair[0] and pair[1] else None
 
     hot, cold = figures.get(callout.HOT), figures.get(f"{callout.COLD}, RS256")
-    extra = (cold.cpu_saturated - hot.cpu_saturated) / _rs256_verification() if hot and cold else None
+    new = figures.get(callout.NEW)
+    signature = _rs256_verification() if cold else 0.0
+    extra = (cold.cpu_saturated - hot.cpu_saturated) / signature if hot and cold else None
+    of_token = (cold.cpu_saturated - new.cpu_saturated) / signature if new and cold else None
     ratio = rates[through_envoy.OURS] / rates[through_envoy.NATIVE] if through_envoy.NATIVE in rates else None
     names = ("p99 with a reload each second / without", "p99 with a rotation each second / without")
     return [
         Target(what="CPU, hot token, 10 policies / no-op native", limit=1.6, measured=cpu(callout.HOT, callout.NOOP)),
+        Target(what="CPU, no question twice / no-op native", limit=None, measured=cpu(callout.NEW, callout.NOOP)),
+        Target(what="CPU, no question twice / OPA's engine", limit=0.25, measured=cpu(callout.NEW, callout.OPA)),
         Target(what="CPU, hot token / OPA's engine, same work", limit=0.25, measured=cpu(callout.HOT, callout.OPA)),
         Target(what="CPU, hot token / no-op Go", limit=1.5, measured=cpu(callout.HOT, callout.NOOP_GO)),
         Target(what="requests/s through Envoy / native filters", limit=0.7, measured=ratio, at_least=True),
         Target(what="CPU, 10,000 rules / 10 rules", limit=1.5, measured=cpu(callout.MANY, callout.HOT)),
         Target(what="CPU, cold RS256 minus hot / one verification", limit=1.6, measured=extra),
+        Target(what="... minus hot in no question twice", limit=None, measured=of_token),
         *(
-            Target(what=name, limit=1.3, measured=disturbed / calm)
-            for name, (calm, disturbed) in zip(names, moving, strict=False)
+            Target(what=name, limit=limit, measured=disturbed / calm)
+            for name, limit, (calm, disturbed) in zip(names, (1.3, None), moving, strict=False)
         ),
+        Target(what="ms until a check too many hears so, p99", limit=5, measured=flooded and flooded.shed_p99 * 1e3),
+        Target(what="seconds until all are answered after a flood", limit=1, measured=flooded and flooded.recovery),
         Target(what="MB, idle", limit=70, measured=hot.idle if hot else None),
         Target(what="MB, 10,000 rules and 100,000 cached tokens", limit=200, measured=filled or None),
         Target(what="seconds to SERVING, 1,000 policies", limit=1.5, measured=starts.get(callout.THOUSAND)),

@@ -99,3 +99,15 @@ def test_each_alert_says_what_it_is_about() -> None:
     for rule in alerts["groups"][0]["rules"]:
         assert rule["annotations"]["summary"]
         assert rule["labels"]["severity"] in ("page", "warn", "info")
+
+
+def test_what_to_do_is_written_for_each_alert_and_for_no_other() -> None:
+    alerts = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))
+    told = re.findall(r"^### (\w+)$", (ROOT / "docs" / "operating.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert told == [rule["alert"] for group in alerts["groups"] for rule in group["rules"]]
+
+
+def test_each_test_that_the_security_model_names_exists() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)`", (ROOT / "docs" / "security.md").read_text(encoding="utf-8"))
+    assert len(named) > 9
+    assert [each for each in named if not (ROOT / each).is_file()] == []
