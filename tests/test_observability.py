@@ -12,6 +12,7 @@ from countersign.core.jwt_rule import RemoteKeys
 from countersign.edge.metrics.exposition import Exposition
 from countersign.edge.metrics.state import Counted, Loads, State
 from countersign.edge.metrics.tally import Kind, Totals
+from countersign.edge.tls.source import TlsStanding
 from countersign.tokens.keyring import Keyring
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -32,7 +33,12 @@ def exposed() -> dict[str, Metric]:
     keyring.track([source], 0.0)
     keyring.failed(source, "gone", 1.0)
     kind = Kind(AllowReason.RULE_MATCHED, "policy", would=Reason.DENY_RULE_MATCHED, issuer="https://issuer.test")
-    state = State(counted=Counted(totals=Totals(kinds={kind: 1})), loads=Loads(good=1), keys=keyring.states(2.0))
+    state = State(
+        counted=Counted(totals=Totals(kinds={kind: 1})),
+        loads=Loads(good=1),
+        keys=keyring.states(2.0),
+        tls=TlsStanding(not_before=0.0, not_after=1.0, loaded=1.0, problem="", rotations=0),
+    )
     text = Exposition(lambda: state).text().decode()
     return {family.name: family for family in text_string_to_metric_families(text)}
 

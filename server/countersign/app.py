@@ -97,7 +97,12 @@ class App:
         sources = self._sources
         serving = int(not not_ready(self._checks))
         return State(
-            counted=now, loads=sources.loads, keys=sources.key_states(), fetches=sources.fetches, serving=serving
+            counted=now,
+            loads=sources.loads,
+            keys=sources.key_states(),
+            fetches=sources.fetches,
+            serving=serving,
+            tls=sources.tls,
         )
 
     async def _announce(self, server: Server) -> None:

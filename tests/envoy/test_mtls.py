@@ -205,6 +205,9 @@ def test_a_broken_new_pair_changes_nothing_and_is_said(tmp_path: Path) -> None:
         said = ask_probe(serve.port, "/readyz?verbose")[1]
         assert "[!]TLS certificate: a new one is refused" in said
         assert "the key is not the certificate's" in said
+        metrics = ask_probe(serve.port, "/metrics")[1]
+        assert "countersign_tls_certificate_refused 1.0" in metrics
+        assert re.search(r"^countersign_tls_certificate_expiry_timestamp_seconds 1\.\d+e\+09$", metrics, re.MULTILINE)
 
 
 def test_workers_serve_over_mtls_and_take_new_certificates(tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ class Supervisor:
             fetches=sources.fetches,
             serving=sum(keeper.listens for keeper in self._keepers),
             processes=len(self._keepers),
+            tls=sources.tls,
         )
 
     async def _announce(self) -> None:

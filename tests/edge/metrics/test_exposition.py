@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from typing import Final
 
 from countersign.core.decision import AllowReason, DryRun, Reason
@@ -10,6 +11,7 @@ from countersign.edge.metrics.exposition import Exposition
 from countersign.edge.metrics.state import Counted, Loads, State, Tokens
 from countersign.edge.metrics.tally import Tally
 from countersign.edge.observed import Stages
+from countersign.edge.tls.source import TlsStanding
 from countersign.tokens.keyring import Keyring
 from countersign.tokens.keys import KeySet
 from prometheus_client import Metric
@@ -124,3 +126,16 @@ def test_keys_policies_tokens_and_processes_are_told() -> None:
     }.items() <= alone.items()
     assert re.fullmatch(r"\d+\.\d+\S*", families["countersign_build_info"].samples[0].labels["version"])
     assert alone["process_cpu_seconds"] > 0
+
+
+def test_the_certificate_says_when_it_ends_and_whether_another_one_is_refused() -> None:
+    name = "countersign_tls_certificate"
+    sound = TlsStanding(not_before=1000.0, not_after=3000.0, loaded=2000.0, problem="", rotations=0)
+    found, without = read(State(tls=sound)), read(State())
+    refused = read(State(tls=replace(sound, problem="the key is not the certificate's")))
+
+    assert samples(found[f"{name}_expiry_timestamp_seconds"]) == {(): 3000.0}
+    assert samples(found[f"{name}_start_timestamp_seconds"]) == {(): 1000.0}
+    assert samples(found[f"{name}_refused"]) == {(): 0.0}
+    assert samples(refused[f"{name}_refused"]) == {(): 1.0}
+    assert not without[f"{name}_expiry_timestamp_seconds"].samples

@@ -153,7 +153,7 @@ def test_what_was_broken_and_is_as_before_again_is_no_rotation(tmp_path: Path) -
 
 
 def test_an_expired_certificate_makes_it_not_ready() -> None:
-    standing = TlsStanding(not_after=1000.0, loaded=1.0, problem="", rotations=0)
+    standing = TlsStanding(not_before=0.0, not_after=1000.0, loaded=1.0, problem="", rotations=0)
 
     assert standing.check(999.9).wrong == ""
     assert standing.check(1000.0).wrong == "the TLS certificate has expired at 1970-01-01T00:16:40+00:00"

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from countersign.core.decision import AllowReason, Reason
 from countersign.edge.metrics.state import Counted, Loads, State
 from countersign.edge.metrics.tally import BUCKETS, STAGES, Duration, Kind
+from countersign.edge.tls.source import TlsStanding
 from countersign.tokens.keyring import SourceState
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -55,6 +56,7 @@ class Exposition(Collector):
         yield from _of_memory(state.counted)
         yield from _of_policies(state.loads)
         yield from _of_keys(state.keys, state.fetches)
+        yield from _of_certificate(state.tls)
         yield _gauge("countersign_processes", "Processes that should answer checks.", state.processes)
         yield _gauge("countersign_processes_serving", "Processes that answer checks.", state.serving)
 
@@ -146,6 +148,22 @@ def _of_keys(states: Iterable[SourceState], fetches: Mapping[tuple[str, ...], in
             by_result[str(state.source), result] += 0
     yield from (usable, age, left, failing)
     yield _counter("countersign_key_fetches", "Fetches of keys by result.", ("source", "result"), by_result)
+
+
+def _of_certificate(tls: TlsStanding | None) -> Iterator[Metric]:
+    """Without TLS there are no series: a time of 0 would be an alert."""
+    until = GaugeMetricFamily("countersign_tls_certificate_expiry_timestamp_seconds", "When the TLS certificate ends.")
+    since = GaugeMetricFamily(
+        "countersign_tls_certificate_start_timestamp_seconds", "From when the TLS certificate counts."
+    )
+    refused = GaugeMetricFamily(
+        "countersign_tls_certificate_refused", "1 where a newer one is refused, or its source is lost."
+    )
+    if tls is not None:
+        until.add_metric((), tls.not_after)
+        since.add_metric((), tls.not_before)
+        refused.add_metric((), int(bool(tls.problem)))
+    yield from (until, since, refused)
 
 
 def _decision(reason: AllowReason | Reason) -> str:

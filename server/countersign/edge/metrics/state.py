@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from countersign.edge.check import Checker
 from countersign.edge.metrics.tally import Tally, Totals
+from countersign.edge.tls.source import TlsStanding
 from countersign.tokens.cache import TokenCache
 from countersign.tokens.keyring import SourceState
 
@@ -67,7 +68,7 @@ class Loads:
 class State:
     """Everything that is told at one moment. ``fetches`` are by source of keys and by how they ended.
 
-    ``serving`` of so many ``processes`` answer checks.
+    ``serving`` of so many ``processes`` answer checks. ``tls`` is None where there is none.
     """
 
     counted: Counted = Counted()
@@ -76,3 +77,4 @@ class State:
     fetches: Mapping[tuple[str, ...], int] = field(default_factory=dict)
     serving: int = 1
     processes: int = 1
+    tls: TlsStanding | None = None

@@ -27,10 +27,12 @@ class TlsError(ValueError):
 class TlsStanding:
     """How it is with the certificates, for readiness and metrics.
 
-    ``not_after`` (seconds since the epoch) is when those in use end, ``loaded`` when they were taken. ``problem``:
+    Seconds since the epoch: ``not_before`` and ``not_after`` are when those in use begin and end, ``loaded`` is when
+    they were taken, 0 if never. ``problem``:
     why those that came later are not in use; empty if none came. ``rotations``: how often new ones were taken.
     """
 
+    not_before: float
     not_after: float
     loaded: float
     problem: str
@@ -53,7 +55,7 @@ class TlsSource:
         self._on_news = on_news
         self._offers: AsyncIterator[Served | str] | None = None
         self._latest: Served | None = None
-        self._standing = TlsStanding(not_after=0.0, loaded=0.0, problem="", rotations=-1)
+        self._standing = TlsStanding(not_before=0.0, not_after=0.0, loaded=0.0, problem="", rotations=-1)
 
     @property
     def standing(self) -> TlsStanding:
@@ -98,7 +100,11 @@ class TlsSource:
         self._give(served)
         self._latest = served
         self._standing = TlsStanding(
-            not_after=served.not_after, loaded=time.time(), problem="", rotations=self._standing.rotations + 1
+            not_before=served.leaf.not_before,
+            not_after=served.not_after,
+            loaded=time.time(),
+            problem="",
+            rotations=self._standing.rotations + 1,
         )
         who = ", ".join((*served.leaf.uris, *served.leaf.dns)) or served.leaf.subject
         _log.info("TLS certificate of %s, until %s", who, _time(served.not_after))
