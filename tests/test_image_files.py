@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from countersign.cli import demo
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 WANTED = {
     "requirements.lock": PROJECT["project"]["dependencies"],
@@ -76,3 +78,18 @@ def test_the_wheel_has_the_configurations_where_the_demo_looks_for_them() -> Non
 
     assert (ROOT / "envoy" / "httpbin.yaml").is_file()
     assert (ROOT / "server" / included["envoy"]) == demo._IN_PACKAGE
+
+
+def test_the_page_on_containers_speaks_of_what_there_is() -> None:
+    page = (ROOT / "docs" / "deploying.md").read_text().split("## Containers\n")[1].split("\n## ")[0]
+    makefile = (ROOT / "Makefile").read_text()
+    profiles = {name for service in COMPOSE["services"].values() for name in service.get("profiles", [])}
+    files = set(re.findall(r"`(deploy/[\w./-]+)`", page))
+
+    assert re.findall(r"^    make (\S+)$", page, re.MULTILINE) == ["image", "image-test"]
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in ("image", "image-test", "lock"))
+    assert files
+    assert [name for name in files if not (ROOT / name).exists()] == []
+    assert set(re.findall(r"--profile (\w+)", page)) == profiles
+    assert f"ARG PYTHON_IMAGE=docker.io/library/{re.findall(r'`(python:[^`]+)`', page)[0]}\n" in DOCKERFILE
+    assert re.findall(r"`(/opt/countersign/share[^`]*)`", page)[0] in DOCKERFILE

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS, ENVOYS = "countersign:local", "envoyproxy/envoy:v1.40.0"
+OBSERVERS = {"prometheus", "grafana"}
 
 each_service = pytest.mark.parametrize("name", sorted(SERVICES))
 each_of_ours = pytest.mark.parametrize("name", sorted(n for n, s in SERVICES.items() if s["image"] == OURS))
@@ -32,8 +33,60 @@ def _mounts(service: dict[str, Any]) -> dict[str, str]:
 
 
 @each_service
-def test_there_are_two_images_and_no_other(name: str) -> None:
-    assert SERVICES[name]["image"] in {OURS, ENVOYS}
+def test_there_are_two_images_and_no_other_but_for_observability(name: str) -> None:
+    service = SERVICES[name]
+
+    assert service.get("profiles", []) == (["observability"] if name in OBSERVERS else [])
+    assert (service["image"] in {OURS, ENVOYS}) == (name not in OBSERVERS)
+    assert re.fullmatch(r".+:(local|v?\d+\.\d+\.\d+)", service["image"])
+
+
+@each_service
+def test_every_file_that_is_mounted_exists_and_cannot_be_written(name: str) -> None:
+    volumes = [volume.split(":") for volume in SERVICES[name].get("volumes", [])]
+    files = [volume for volume in volumes if volume[0].startswith(".")]
+
+    assert [source for source, *_ in files if not (ROOT / source).exists()] == []
+    assert all(how == ["ro"] for _, _, *how in files)
+    assert {volume[0] for volume in volumes} - {file[0] for file in files} <= COMPOSE["volumes"].keys()
+
+
+def test_prometheus_scrapes_the_probes_of_countersign_under_the_name_that_the_alerts_know() -> None:
+    directory = ROOT / "deploy" / "prometheus"
+    settings = yaml.safe_load((directory / "prometheus.yml").read_text())
+    (job,) = settings["scrape_configs"]
+    (static,) = job["static_configs"]
+    command = SERVICES["countersign"]["command"]
+
+    assert (
+        f"--config.file={_target('prometheus', './deploy/prometheus')}/prometheus.yml"
+        in SERVICES["prometheus"]["command"]
+    )
+    assert static["targets"] == ["countersign:8282"]
+    assert command[command.index("--probes") + 1] == "0.0.0.0:8282"
+    assert [name for name in settings["rule_files"] if not (directory / name).is_file()] == []
+    jobs = set(re.findall(r'job="(\w+)"', (directory / "alerts.yml").read_text()))
+    assert jobs == {job["job_name"]}
+
+
+def test_grafana_shows_the_dashboard_from_prometheus() -> None:
+    provisioning = ROOT / "deploy" / "grafana" / "provisioning"
+    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "countersign.yml").read_text())["providers"]
+    environment = SERVICES["grafana"]["environment"]
+    dashboard = _target("grafana", "./deploy/grafana/countersign.json")
+
+    assert source["url"] == "http://prometheus:9090"
+    assert source["type"] == "prometheus"
+    assert environment["GF_PATHS_PROVISIONING"] == _target("grafana", "./deploy/grafana/provisioning")
+    assert str(Path(dashboard).parent) == provider["options"]["path"]
+    assert environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == dashboard
+
+
+def _target(service: str, source: str) -> str:
+    """Where a service mounts a file or directory of the repository."""
+    (target,) = (to for to, origin in _mounts(SERVICES[service]).items() if origin == source)
+    return target
 
 
 @each_service
