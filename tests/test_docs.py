@@ -2,6 +2,7 @@
 
 import argparse
 import datetime as dt
+import json
 import re
 import shlex
 import shutil
@@ -15,6 +16,7 @@ import yaml
 from countersign.cli import serve
 from countersign.cli.config.file import parse_config
 from countersign.cli.config.layers import layered
+from countersign.cli.config.record_flags import record_of
 from countersign.core.binding import BindingError, PeerPart, hold_binding
 from countersign.core.decision import Reason
 from countersign.core.spiffe import SpiffeId
@@ -22,6 +24,12 @@ from countersign.edge.tls.settings import TlsFiles, WorkloadApi
 from countersign.mesh.certificates import write_certificates
 from countersign.policy.parse import parse
 from countersign.policy.problems import Code, PolicyError
+from countersign.record.chain import Chain
+from countersign.record.entry import entry
+from countersign.record.lines import Lines
+from countersign.wire.codec import decode
+
+from tests.record.answering import DENY, answered, full_request
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -117,12 +125,14 @@ def test_the_gate_runs_the_readmes_test_command_and_lint() -> None:
 
 @pytest.mark.parametrize("page", ["README.md", "docs/workers.md"])
 def test_the_serve_command_of_a_page_has_flags_that_exist(page: str) -> None:
-    (command,) = re.findall(r"^ +countersign (serve .*)$", (ROOT / page).read_text(), re.MULTILINE)
-    words = [sys.executable, "-m", "countersign", *command.split(), "--help"]
-    result = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    commands = re.findall(r"^ +countersign (serve .*)$", (ROOT / page).read_text(), re.MULTILINE)
+    assert commands
+    for command in commands:
+        words = [sys.executable, "-m", "countersign", *command.split(), "--help"]
+        result = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
 
-    assert result.returncode == 0
-    assert all(word in result.stdout for word in command.split() if word.startswith("--"))
+        assert result.returncode == 0
+        assert all(word in result.stdout for word in command.split() if word.startswith("--"))
 
 
 @pytest.mark.parametrize(("verb", "code", "said"), [("explain", 1, "readers"), ("analyze", 0, "CS0114")])
@@ -219,6 +229,59 @@ def test_the_commands_of_the_page_on_tls_are_settings_as_is_its_file() -> None:
     assert isinstance(spiffe.tls.source, WorkloadApi)
     assert str(Reason.CALLER_NOT_ALLOWED) in page
     assert yaml.safe_load(cluster)["name"] == "countersign"
+
+
+LOG = (ROOT / "docs" / "decision-log.md").read_text()
+
+
+def test_the_configuration_of_the_page_on_the_log_is_one(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", LOG, re.DOTALL)
+    parser = argparse.ArgumentParser()
+    serve.add_arguments(parser)
+    arguments = parser.parse_args(["--config", str(tmp_path / "countersign.yaml")])
+    (tmp_path / "countersign.yaml").write_text(block)
+    settings = record_of(layered(arguments, {}).arguments)
+
+    assert settings is not None
+    assert (settings.mask, settings.sample_allows) == (("/input/token/sub", "/input/source/address"), 0.1)
+    assert settings.key_file == tmp_path / "audit.key"
+
+
+def test_the_record_of_the_page_has_the_fields_of_a_real_one() -> None:
+    (block,) = re.findall(r"```json\n(.*?)```", LOG, re.DOTALL)
+    shown = json.loads(block)
+    payload = full_request().SerializeToString()
+    real = entry(answered(payload, DENY), decode(payload), {"app": "", "id": "", "version": ""})
+
+    def within(shown: Any, real: Any, at: str) -> None:
+        if isinstance(shown, dict):
+            assert set(shown) <= set(real), at
+            for name, member in shown.items():
+                within(member, real[name], f"{at}/{name}")
+
+    within(shown, real, "")
+    assert {"input", "result", "metrics", "policies", "decision_id", "timestamp"} <= set(shown)
+
+
+def test_the_commands_of_the_page_on_the_log_run_as_written(tmp_path: Path) -> None:
+    commands = re.findall(r"^    ((?:openssl|countersign) .*)$", LOG, re.MULTILINE)
+    chain = Lines(labels={}, chain=Chain())
+    started, stopped = (*chain.start(0, b""),), (*chain.stop(0),)
+    (tmp_path / "decisions.jsonl").write_bytes(b"".join(line + b"\n" for line in (*started, *stopped)))
+    assert len(commands) == 6
+    for command in commands:
+        words = shlex.split(command)
+        if words[0] == "countersign":
+            words[:1] = [sys.executable, "-m", "countersign"]
+        help_only = ["--help"] if "serve" in words else []
+        result = subprocess.run(
+            [*words, *help_only], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
+        )
+        assert result.returncode == (1 if "verify" in words else 0), result.stderr  # the key has not signed this one
+        if help_only:
+            assert all(word in result.stdout for word in words if word.startswith("--"))
+        if "verify" in words:
+            assert result.stdout.count("unsigned: a st") == 2
 
 
 def _policy(**spec: Any) -> str:

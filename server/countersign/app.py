@@ -16,6 +16,7 @@ from countersign.edge.server import Server
 from countersign.edge.tls.handshakes import Handshakes
 from countersign.edge.transport import make_server
 from countersign.in_force import InForce
+from countersign.record.recorder import logged, observing, recording
 from countersign.settings import Settings
 from countersign.sources import Sources
 
@@ -45,9 +46,18 @@ class App:
         await self._sources.load(self._stop)
         if self._stop.is_set():
             return
+        recorder = recording(self._settings.record)
         tally = Tally()
-        checker = Checker(self._in_force.current, self._sources.refresh, report_on(loop), tally.count)
-        metrics = Exposition(lambda: self._state(counted(tally, checker, self._in_force.current().tokens)))
+        checker = Checker(
+            self._in_force.current,
+            self._sources.refresh,
+            report_on(loop),
+            observing(recorder, tally.count),
+            number_allows=recorder is not None,
+        )
+        metrics = Exposition(
+            lambda: self._state(counted(tally, checker, self._in_force.current().tokens, logged(recorder)))
+        )
         server = make_server(
             checker.answer, checker.shed, self._settings.listen, self._settings.transport, tls=self._handshakes
         )
@@ -60,6 +70,8 @@ class App:
                 await self._serve(server)
         finally:
             await server.drain(_GRACE)
+            if recorder is not None:
+                await asyncio.to_thread(recorder.stop)
 
     async def _serve(self, server: Server) -> None:
         tasks = [

@@ -67,6 +67,7 @@ _ANSWERS: Final[Mapping[Reason, tuple[int, str]]] = {
     Reason.OVERLOADED: (503, _UNAVAILABLE),
     Reason.INTERNAL_ERROR: (503, _UNAVAILABLE),
     Reason.CALLER_NOT_ALLOWED: (503, _UNAVAILABLE),
+    Reason.UNRECORDED: (503, _UNAVAILABLE),
 }
 _FORBIDDEN: Final = (403, ACCESS_DENIED)
 _NOBODY: Final = Authenticated(token=None, mutations=Mutations(), until=inf)

@@ -1,6 +1,6 @@
 """What `countersign serve` was told, checked once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from countersign.authorize import Mesh
@@ -10,6 +10,8 @@ from countersign.edge.addresses import Address, AddressError, TcpAddress, of_wor
 from countersign.edge.keys.access import KeySettings
 from countersign.edge.tls.settings import TlsSettings
 from countersign.edge.transport import Transport
+from countersign.record.file import stdout_lock
+from countersign.record.settings import RecordSettings, Stdout
 from countersign.tokens.cache import ENTRIES
 
 
@@ -21,7 +23,8 @@ class SettingsError(ValueError):
 class Settings:
     """Everything that `serve` needs. Raise `SettingsError` for what cannot work.
 
-    ``token_cache`` is how many verified tokens are remembered, 0 for none; by each of the ``workers``.
+    ``token_cache`` is how many verified tokens are remembered, 0 for none; by each of the ``workers``. ``record`` is
+    the log of decisions, None for none.
     """
 
     listen: tuple[Address, ...]
@@ -34,6 +37,7 @@ class Settings:
     token_cache: int = ENTRIES
     workers: int = 1
     tls: TlsSettings | None = None
+    record: RecordSettings | None = None
 
     def __post_init__(self) -> None:
         """Hold the settings against each other."""
@@ -60,6 +64,17 @@ class Settings:
     def addresses_of(self, worker: int) -> tuple[Address, ...]:
         """Where a worker listens, counted from 0: its own address for each of ``listen``. Raise `AddressError`."""
         return self.listen if self.workers == 1 else tuple(of_worker(address, worker) for address in self.listen)
+
+    def of_worker(self, worker: int) -> "Settings":
+        """Those of one of several workers, counted from 0. Raise `AddressError`."""
+        record = None if self.record is None else self.record.of_worker(worker)
+        return replace(self, listen=self.addresses_of(worker), workers=1, record=record)
+
+    def sharing_stdout(self) -> "Settings":
+        """The same, for workers that write their log of decisions to one standard output."""
+        if self.record is None or not isinstance(self.record.to, Stdout):
+            return self
+        return replace(self, record=replace(self.record, stdout_lock=stdout_lock()))
 
     def _refuse_clashes(self) -> None:
         flags = f"--workers {self.workers} and --listen"

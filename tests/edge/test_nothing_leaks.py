@@ -130,7 +130,7 @@ def test_no_answer_and_no_log_has_a_piece_of_a_token(tmp_path: Path, transport: 
     leaks: set[str] = set()
     answers = 0
     flags = ("--transport", transport, "--posture", posture, "--namespace", "apps", "--log-level", "debug")
-    with Serve(tmp_path, policies, *flags) as serve:
+    with Serve(tmp_path, policies, *flags, "--decision-log", "stdout") as serve:
         with grpc.insecure_channel(str(serve.address)) as channel:
             call: Callable[..., bytes] = channel.unary_unary(METHOD)
             for token in every:
@@ -140,6 +140,7 @@ def test_no_answer_and_no_log_has_a_piece_of_a_token(tmp_path: Path, transport: 
                     answers += 1
                     leaks |= {gram for gram in grams(answer.decode("latin-1")) if gram in pieces}
         log, output = serve.child.log, serve.child.output
+    assert len(output.read_bytes().splitlines()) == answers  # a record of each decision
     said = log.read_text() + output.read_text()
 
     assert answers == len(every) * len(PLACES)

@@ -22,6 +22,7 @@ VERBS: Final = {
     "analyze": "find mistakes in policies: what does not load, and what does not do what it seems to",
     "explain": "why a request is allowed or denied",
     "jwks": "the keys of an issuer: each usable, or why not",
+    "log": "whether a log of decisions is what was written",
     "demo": "a local mesh on the real Envoy, and what Countersign decides in it",
     "health": "ask a serving process whether it is ready",
     "version": "print the version",

@@ -14,6 +14,7 @@ from countersign.cli.config.flags import make_settings
 from countersign.cli.config.key_flags import add_key_flags, keys_of
 from countersign.cli.config.layers import DEFAULT, Layered, layered
 from countersign.cli.config.printed import printed
+from countersign.cli.config.record_flags import add_record_flags, record_of
 from countersign.cli.config.tls_flags import ENDPOINT_SOCKET, add_tls_flags, tls_of
 from countersign.cli.mesh_flags import DEFAULT_POLICIES, add_mesh_flags, mesh_of
 from countersign.edge.addresses import Address, AddressError, TcpAddress, parse_address
@@ -84,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--log-level", choices=_LEVELS, default="info", help="least important lines on stderr (default: %(default)s)")
     add_key_flags(parser)
     add_tls_flags(parser)
+    add_record_flags(parser)
     add("--config", metavar="FILE", help="countersign.yaml: every flag as a field, and `issuers`")
     make_settings(parser)
     add("--print-config", action="store_true", help="print every setting, where it is from, and end")
@@ -164,6 +166,7 @@ def _settings(given: Layered) -> Settings:
             workers=arguments.workers,
             keys=keys_of(arguments, given.issuers),
             tls=tls_of(arguments, os.environ),
+            record=record_of(arguments),
         )
     except SettingsError as error:
         raise SettingsError(given.placed(str(error))) from error

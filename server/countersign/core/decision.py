@@ -26,6 +26,7 @@ class Reason(StrEnum):
     OVERLOADED = "server-overloaded"
     INTERNAL_ERROR = "internal-error"
     CALLER_NOT_ALLOWED = "caller-not-allowed"  # whoever asks for the decision may not: it is none of the listed Envoys
+    UNRECORDED = "decision-unrecorded"  # the log must have every decision, and takes no more now
     CUSTOM_PROVIDER = "custom-provider-unavailable"  # a CUSTOM policy's rule matched, and nobody can be asked
     # The first proof: the workload.
     PEER_MALFORMED = "peer-malformed"

@@ -18,7 +18,7 @@ from typing import Final
 from countersign.authorize import Judgement, Snapshot, Step, authorize, deny
 from countersign.core.decision import Allow, Deny, Reason
 from countersign.core.jwt_rule import FetchedKeys
-from countersign.edge.observed import Answered, Numbers, Observe, Stages
+from countersign.edge.observed import Answered, Numbers, Observe, Stages, UnrecordedError
 from countersign.edge.remembered import Answer, Memory, Question
 from countersign.edge.server import Held
 from countersign.wire.codec import RequestError, decode, encode, numbered
@@ -39,6 +39,7 @@ def _always(denial: Deny) -> Answer:
 _INTERNAL_ERROR: Final = _always(deny(Reason.INTERNAL_ERROR))
 _DEADLINE_PASSED: Final = _always(deny(Reason.DEADLINE_PASSED, "the decision came after the deadline of the check"))
 _NO_TIME: Final = _always(deny(Reason.DEADLINE_PASSED, "the deadline of the check came before its turn"))
+UNRECORDED: Final = _always(deny(Reason.UNRECORDED, "the decision log has no room, and must have every decision"))
 OVERLOADED: Final = _always(
     replace(deny(Reason.OVERLOADED, "more checks at a time than can be answered"), headers=(("retry-after", "1"),))
 )
@@ -183,6 +184,8 @@ class Checker:
             number = self._numbers()
             observe(Answered(number, time.time() - took, payload, answer.judged, remembered, stages))
             return numbered(answer.octets, number, allows=answer.allows)
+        except UnrecordedError:
+            return UNRECORDED.octets
         except Exception as error:  # noqa: BLE001 (as in `answer`: what nobody could write down is not let through)
             self._report(error)
             return _INTERNAL_ERROR.octets

@@ -40,6 +40,10 @@ class Answered(NamedTuple):
     stages: Stages
 
 
+class UnrecordedError(Exception):
+    """Raised by whoever observes an answer that may not be given without being written down, and cannot be now."""
+
+
 Observe = Callable[[Answered], None]
 
 

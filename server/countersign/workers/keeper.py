@@ -89,7 +89,8 @@ class Keeper:
         self._outbox = Outbox()  # what was not sent is in the state, and what was asked has been forgotten
         for rank, message in self._state.items():
             self._outbox.put(rank, message)
-        process = await begin()
+        record = self._start.settings.record
+        process = await begin(() if record is None or record.stdout_lock is None else (record.stdout_lock,))
         self._process = process
         if self._stop.is_set():  # meanwhile
             process.signal(signal.SIGTERM)

@@ -5,7 +5,7 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from countersign.workers.messages import Start, packed, received
@@ -55,8 +55,8 @@ class Process:
                 self._process.send_signal(number)
 
 
-async def begin() -> Process:
-    """Start a process. Raise OSError where that is not possible."""
+async def begin(keep: Sequence[int] = ()) -> Process:
+    """Start a process, which also has these file descriptors. Raise OSError where that is not possible."""
     ours, theirs = socket.socketpair()
     with theirs:  # then the worker alone has it: each end is told when the other has gone
         try:
@@ -64,7 +64,7 @@ async def begin() -> Process:
                 *_COMMAND,
                 str(theirs.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), *keep),
                 start_new_session=True,  # a Ctrl-C is the supervisor's to pass on
             )
         except BaseException:

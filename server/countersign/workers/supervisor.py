@@ -30,6 +30,7 @@ class Supervisor:
     """The parent of ``settings.workers`` processes. It answers no checks."""
 
     def __init__(self, settings: Settings, logs: Logs) -> None:
+        settings = settings.sharing_stdout()
         self._settings = settings
         self._stop = asyncio.Event()
         self._news = asyncio.Event()
@@ -40,7 +41,7 @@ class Supervisor:
             Keeper(
                 f"worker {number} ({', '.join(map(str, settings.addresses_of(number)))})",
                 Start(
-                    settings=replace(settings, listen=settings.addresses_of(number), workers=1),
+                    settings=settings.of_worker(number),
                     logs=replace(logs, format=logs.format.replace("%(message)s", f"worker {number}: %(message)s")),
                 ),
                 self._sources.refresh,

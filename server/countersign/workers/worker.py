@@ -16,6 +16,7 @@ from countersign.edge.metrics.tally import Tally
 from countersign.edge.tls.handshakes import Handshakes
 from countersign.edge.transport import TransportError, make_server
 from countersign.in_force import InForce
+from countersign.record.recorder import logged, observing, recording
 from countersign.workers.messages import (
     BEAT,
     Beat,
@@ -74,9 +75,15 @@ class _Worker:
         self._writer = writer
         self._misses = Misses(lambda source: self._say(Missed(source=source)))
         self._in_force = InForce(start.settings)
+        self._recorder = recording(start.settings.record)
         self._tally = Tally()
-        report = report_on(asyncio.get_running_loop())
-        self._checker = Checker(self._in_force.current, self._misses.refresh, report, self._tally.count)
+        self._checker = Checker(
+            self._in_force.current,
+            self._misses.refresh,
+            report_on(asyncio.get_running_loop()),
+            observing(self._recorder, self._tally.count),
+            number_allows=self._recorder is not None,
+        )
         tls = start.settings.tls
         self._handshakes = None if tls is None else Handshakes(tls.callers)
         self._server = make_server(
@@ -110,6 +117,8 @@ class _Worker:
             done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
         finally:
             await self._server.drain(GRACE)  # before the tasks end: running checks may wait for a key
+            if self._recorder is not None:
+                await asyncio.to_thread(self._recorder.stop)
             for task in (*tasks, stopped):
                 task.cancel()
             await asyncio.gather(*tasks, stopped, return_exceptions=True)
@@ -183,7 +192,8 @@ class _Worker:
             self._tell_counts()
 
     def _tell_counts(self) -> None:
-        self._say(Told(counted=counted(self._tally, self._checker, self._in_force.current().tokens)))
+        cache, log = self._in_force.current().tokens, logged(self._recorder)
+        self._say(Told(counted=counted(self._tally, self._checker, cache, log)))
 
     async def _beat(self) -> None:
         """Show the supervisor that this process does not hang."""

@@ -1,6 +1,7 @@
 """The settings of `serve`, wherever they come from: one reader for each, and errors that say where."""
 
 import argparse
+from decimal import Decimal
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from countersign.core.spiffe import SpiffeId
 from countersign.edge.addresses import TcpAddress, UnixAddress
 from countersign.edge.keys.access import Access, IssuerKeys
 from countersign.edge.transport import Transport
+from countersign.record.settings import LogFile, Mode, Sync
 from countersign.settings import SettingsError
 
 
@@ -79,8 +81,37 @@ tls:
   clientCa: ca.crt
   allowClients: [spiffe://td/a, spiffe://td/b]
   spiffeSocket: unix:/agent.sock
+audit:
+  log: file:decisions.jsonl
+  mode: block
+  sampleAllows: 0.1
+  mask: [/input/token/sub, /input/source]
+  chain: true
+  signingKey: audit.key
+  checkpointEvery: 100
+  checkpointInterval: 1m
+  sync: always
+  queue: 10
+  spool: spool
+  spoolSize: 7
+  caFile: ca.pem
+  tokenFile: token
 """
 EVERY_VALUE = {
+    "audit_log": LogFile(Path("dir/decisions.jsonl")),
+    "audit_mode": Mode.BLOCK,
+    "audit_sample_allows": Decimal("0.1"),
+    "audit_mask": ["/input/token/sub", "/input/source"],
+    "audit_chain": True,
+    "audit_signing_key": Path("dir/audit.key"),
+    "audit_checkpoint_every": 100,
+    "audit_checkpoint_interval": 60.0,
+    "audit_sync": Sync.ALWAYS,
+    "audit_queue": 10,
+    "audit_spool": Path("dir/spool"),
+    "audit_spool_size": 7,
+    "audit_ca_file": Path("dir/ca.pem"),
+    "audit_token_file": Path("dir/token"),
     "listen": [UnixAddress("/a.sock"), TcpAddress("127.0.0.1", 9000)],
     "insecure_listen": True,
     "policies": [Path("dir/policies"), Path("/absolute")],
@@ -124,6 +155,10 @@ def test_every_flag_is_a_field_of_the_file() -> None:
 
 def test_every_flag_is_a_variable() -> None:
     texts = {
+        "audit_log": "file:dir/decisions.jsonl",
+        "audit_mask": "/input/token/sub,/input/source",
+        "audit_chain": "true",
+        "audit_checkpoint_interval": "1m",
         "listen": "unix:/a.sock,127.0.0.1:9000",
         "insecure_listen": "true",
         "policies": "dir/policies,/absolute",

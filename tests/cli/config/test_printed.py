@@ -51,7 +51,10 @@ def test_every_field_is_read_back_as_it_was_from_wherever_the_text_is(tmp_path: 
     source, other = tmp_path / "a" / "countersign.yaml", tmp_path / "b"
     for directory in (source.parent, other):
         directory.mkdir()
-    source.write_text(re.sub(rf"^( {drop}|remoteIpHeader): .*\n", "", EVERY_FIELD, flags=re.MULTILINE) + ISSUERS)
+    source.write_text(
+        re.sub(rf"^( {drop}|remoteIpHeader|  (spool|caFile|tokenFile)): .*\n", "", EVERY_FIELD, flags=re.MULTILINE)
+        + ISSUERS
+    )
     given = layer(file=str(source))
     text = text_of(given)
     again = read_back(text, other)
@@ -89,11 +92,15 @@ def test_values_that_look_like_something_else_stay_what_they_are(tmp_path: Path)
 
 def test_the_query_of_a_url_is_hidden(tmp_path: Path) -> None:
     file = tmp_path / "countersign.yaml"
-    file.write_text('issuers:\n- {jwksUri: "https://a.example/keys?key=secret", proxy: "http://p:1/?k=secret"}\n')
+    file.write_text(
+        'issuers:\n- {jwksUri: "https://a.example/keys?key=secret", proxy: "http://p:1/?k=secret"}\n'
+        'audit: {log: "https://c.example/logs?key=secret", spool: s}\n'
+    )
     text = text_of(layer(file=str(file)))
     (issuer,) = yaml.safe_load(text)["issuers"]
 
     assert issuer == {"jwksUri": "https://a.example/keys?REDACTED", "proxy": "http://p:1/?REDACTED"}
+    assert yaml.safe_load(text)["audit"]["log"] == "https://c.example/logs?REDACTED"
     assert "secret" not in text
 
 

@@ -21,10 +21,11 @@ from countersign.policy.reading.document import (
     read_list,
     read_string,
 )
+from countersign.record.settings import LogFile
 
 _ISSUERS: Final = "issuers"
 _MAX_BYTES: Final = 1024 * 1024
-_NUMBER: Final = "tag:yaml.org,2002:int"
+_NUMBERS: Final = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
 
 
 class ConfigError(PolicyError):
@@ -122,7 +123,7 @@ class _Reader:
         self._values[setting.name] = Found(value=value, place=str(self._report.position(node)))
 
     def _one(self, setting: Setting, node: yaml.Node, where: str) -> Any:  # noqa: ANN401 (whatever type it has)
-        numeric = isinstance(node, yaml.ScalarNode) and node.tag == _NUMBER
+        numeric = isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS
         text = str(node.value) if numeric and setting.choices == () else read_string(node, self._report, where)
         return None if text is None else self._read(setting, text, node, where)
 
@@ -133,7 +134,13 @@ class _Reader:
             advice = did_you_mean(text, setting.choices) if setting.choices else ""
             self._report.error(node, Code.INVALID_VALUE, f"`{where}`: {error}", advice)
             return None
-        return self._base / value if isinstance(value, Path) else value
+        match value:
+            case Path():
+                return self._base / value
+            case LogFile(path=path):
+                return LogFile(self._base / path)
+            case _:
+                return value
 
     def _pairs(self, setting: Setting, node: yaml.Node, where: str) -> list[Any]:
         if not isinstance(node, yaml.MappingNode):

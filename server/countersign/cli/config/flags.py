@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
 
-SECTIONS: Final = ("keys", "tls")  # settings whose names begin so stand in an object of that name
+SECTIONS: Final = ("audit", "keys", "tls")  # settings whose names begin so stand in an object of that name
 _PLURALS: Final = {
     "label": "labels",
     "trust_domain_alias": "trustDomainAliases",

@@ -29,21 +29,21 @@ def add_key_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--keys-max-stale",
         metavar="TIME",
-        type=_duration("10m", "30d"),
+        type=duration("10m", "30d"),
         default=_TIMES.max_stale,
         help="how long the last good keys count while fetches fail (default: 24h)",
     )
     add(
         "--keys-refresh",
         metavar="TIME",
-        type=_duration("1m", "1d"),
+        type=duration("1m", "1d"),
         default=_TIMES.refresh,
         help="between fetches, if the issuer does not say (default: 20m)",
     )
     add(
         "--keys-cooldown",
         metavar="TIME",
-        type=_duration("1s", "1h"),
+        type=duration("1s", "1h"),
         default=_TIMES.cooldown,
         help="between fetches for the sake of unknown keys (default: 30s)",
     )
@@ -79,7 +79,9 @@ def network(text: str) -> Network:
         raise argparse.ArgumentTypeError(wrong) from error
 
 
-def _duration(least: str, most: str) -> Callable[[str], float]:
+def duration(least: str, most: str) -> Callable[[str], float]:
+    """What reads a time between two, in seconds."""
+
     def read(text: str) -> float:
         seconds = _seconds(text)
         if seconds is None or not (_seconds(least) or 0) <= seconds <= (_seconds(most) or 0):

@@ -54,6 +54,9 @@ class Exposition(Collector):
         yield from _of_checks(state.counted.totals.kinds)
         yield from _of_durations(state.counted.totals.durations)
         yield from _of_memory(state.counted)
+        log = state.counted.log
+        yield _counted("countersign_decision_log_records", "Records written to the log of decisions.", log.records)
+        yield _counted("countersign_decision_log_lost", "Decisions without a record: the log was full.", log.lost)
         yield from _of_policies(state.loads)
         yield from _of_keys(state.keys, state.fetches)
         yield from _of_certificate(state.tls)

@@ -21,29 +21,43 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Logged:
+    """The log of decisions: records written, and decisions that have none because it could not keep up."""
+
+    records: int = 0
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
     """The counts of one process, or of several. ``held`` is how many checks wait for keys now."""
 
     totals: Totals = Totals()  # noqa: RUF009 (frozen)
     tokens: Tokens = Tokens()
+    log: Logged = Logged()
     held: int = 0
 
     def __add__(self, other: "Counted") -> "Counted":
         ours, theirs = self.tokens, other.tokens
         tokens = {each.name: getattr(ours, each.name) + getattr(theirs, each.name) for each in fields(Tokens)}
-        return Counted(totals=self.totals + other.totals, tokens=Tokens(**tokens), held=self.held + other.held)
+        return Counted(
+            totals=self.totals + other.totals,
+            tokens=Tokens(**tokens),
+            log=Logged(records=self.log.records + other.log.records, lost=self.log.lost + other.log.lost),
+            held=self.held + other.held,
+        )
 
     def past(self) -> "Counted":
         """What is left of them when the process has ended: all but what is so now."""
         return replace(self, held=0, tokens=replace(self.tokens, entries=0))
 
 
-def counted(tally: Tally, checker: Checker, cache: TokenCache | None) -> Counted:
+def counted(tally: Tally, checker: Checker, cache: TokenCache | None, log: Logged | None = None) -> Counted:
     """The counts of this process."""
     tokens = Tokens()
     if cache is not None:
         tokens = Tokens(hits=cache.hits, misses=cache.misses, evictions=cache.evictions, entries=len(cache))
-    return Counted(totals=tally.totals(), tokens=tokens, held=checker.held)
+    return Counted(totals=tally.totals(), tokens=tokens, log=log or Logged(), held=checker.held)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
