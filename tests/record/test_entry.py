@@ -137,7 +137,7 @@ def test_whatever_a_client_sends_is_one_ascii_line_that_reads_back(text: str) ->
     value = plain(text)
     line = line_of({"x": value})
 
-    assert len(value) <= LONGEST or "\\x" in value or "\\u" in value or "\\U" in value
+    assert len(value) <= LONGEST or "\\ud" in value
     assert re.fullmatch(rb"[\x20-\x7e]*", line)
     assert json.loads(line) == {"x": value}
 
@@ -152,7 +152,7 @@ def test_no_control_and_no_mark_of_direction_reaches_the_file(text: str) -> None
 
 
 def test_an_octet_that_is_no_utf8_is_written_as_what_it_is() -> None:
-    assert plain("a\udcffb") == "a\\xffb"
+    assert plain("a\udcffb") == "a\\udcffb"
 
 
 def test_a_long_value_is_cut_and_says_so() -> None:

@@ -23,8 +23,8 @@ def plain(text: str) -> str:
         text = _TOKEN.sub(_HIDDEN, text)
     if len(text) > LONGEST:
         text = f"{text[: LONGEST - 1]}…"
-    if not text.isascii():  # PEP 383: a lone surrogate is an octet
-        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if not text.isascii():  # PEP 383: a lone surrogate is an octet, and no text
+        text = text.encode("utf-8", "backslashreplace").decode()
     return text
 
 
