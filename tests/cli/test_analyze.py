@@ -49,6 +49,18 @@ def test_clean_files_say_so_on_stderr_only(policies: Path) -> None:
     assert result.stderr == "no problems in 2 files, 1 resource\n"
 
 
+def test_a_directory_without_policies_is_a_finding(policies: Path) -> None:
+    for text in (None, "kind: ConfigMap\n"):
+        if text is not None:
+            (policies / "b.yaml").write_text(text)
+        result = _analyze(policies)
+
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr == (
+            f"countersign analyze: no policy in {policies}, and `serve` would deny every request\n"
+        )
+
+
 def test_warnings_are_shown_and_fail_only_if_asked_to(policies: Path) -> None:
     (policies / "w.yaml").write_text(WARNED)
     result = _analyze(Path("policies"), cwd=policies.parent)

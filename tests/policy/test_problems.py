@@ -31,7 +31,6 @@ def test_the_codes_are_for_ever() -> None:
         "UNKNOWN_FIELD": "CS0003",
         "WRONG_TYPE": "CS0004",
         "MISSING_FIELD": "CS0005",
-        "UNSUPPORTED": "CS0006",
         "DUPLICATE_RESOURCE": "CS0007",
         "UNREADABLE_FILE": "CS0008",
         "INVALID_VALUE": "IST0106",

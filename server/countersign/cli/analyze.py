@@ -52,7 +52,7 @@ class _Result:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 0: nothing to fail on; 1: problems; 3: a file cannot be read."""
+    """Exit code 0: nothing to fail on; 1: problems, or no policy at all; 3: a file cannot be read."""
     try:
         surroundings = _surroundings(arguments)
     except _UsageError as error:
@@ -66,6 +66,10 @@ def run(arguments: argparse.Namespace) -> int:
         return _IO
     result = _look(texts, arguments.namespace, surroundings)
     print(show(result.problems, len(texts)), end="")
+    if not result.resources and not result.problems:
+        where = ", ".join(arguments.paths)
+        print(f"countersign analyze: no policy in {where}, and `serve` would deny every request", file=sys.stderr)
+        return _FINDING
     if not result.problems:
         print(f"no problems in {count(len(texts), 'file')}, {count(result.resources, 'resource')}", file=sys.stderr)
     failing = result.problems if arguments.fail_on == "warning" else errors_in(result.problems)

@@ -12,6 +12,7 @@ from typing import Final
 
 from countersign.cli.config.file import ConfigError, read_config
 from countersign.cli.config.key_flags import network
+from countersign.cli.problem_formats import count
 from countersign.edge.keys.access import Access, IssuerKeys, KeySettings
 from countersign.edge.keys.fetch import DISCOVERY, FetchError, discovered, get
 from countersign.edge.keys.files import read_text
@@ -149,7 +150,9 @@ def _table(source: str, keys: Sequence[InspectedKey]) -> str:
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
     unusable = sum(bool(key.why_not) for key in keys)
-    summary = f"{len(keys)} keys at {source}, {unusable} of them not usable" if keys else f"no keys at {source}"
+    summary = (
+        f"{count(len(keys), 'key')} at {source}, {unusable} of them not usable" if keys else f"no keys at {source}"
+    )
     return "\n".join([*(line.rstrip() for line in lines if keys), summary])
 
 

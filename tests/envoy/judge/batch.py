@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Final
 
 from tests.envoy.judge import cases, census, compare, generate_peers, tokens
 from tests.envoy.judge.arena import Arena
@@ -13,6 +14,9 @@ from tests.envoy.judge.compare import Disagreement
 from tests.envoy.judge.generate import policy_set
 from tests.envoy.judge.peers import NATIVE
 from tests.envoy.judge.policy_set import PolicySet
+
+_AGAIN: Final = 0.2  # of all requests
+_RECENT: Final = 50
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,9 +59,13 @@ def play(seed: str, sets: int, pairs: int) -> Score:
 def _judge(rng: Random, arena: Arena, policies: Sequence[PolicySet], pairs: int) -> Score:
     score = Score()
     minted = tokens.mint(rng)
+    asked: list[tuple[PolicySet, cases.Case]] = []
     for number in range(pairs):
         own = policies[number % len(policies)]
         case = cases.case(rng, own, minted)
+        if asked and rng.random() < _AGAIN:  # what was asked before is answered from memory
+            own, case = rng.choice(asked[-_RECENT:])
+        asked.append((own, case))
         verdicts = arena.judge(own, case.request)
         native = verdicts[NATIVE]
         score.pairs += 1

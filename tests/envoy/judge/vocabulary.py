@@ -12,7 +12,10 @@ HOSTS: Final[Words] = (
     "127.0.0.1:8080", "[::1]:8080", "webXexample",
 )  # fmt: skip
 METHODS: Final[Words] = ("GET", "GET", "GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH")
-HEADERS: Final[Words] = ("x-role", "x-team", "X-Env", "x-user", "x-out", "accept", "user-agent", "content-type")
+HEADERS: Final[Words] = (
+    *("x-role", "x-team", "X-Env", "x-user", "x-out", "accept", "user-agent", "content-type"),
+    *("q", "ab", "x-long" + "-name" * 25),  # lengths on both sides of one octet of a varint, and of two
+)
 HEADER_WORDS: Final[Words] = (
     "admin", "user", "admin-eu", "Admin", "eu", "", "admin,user", "a*c", "abc", "*", "application/json", "red team",
     "*a",
