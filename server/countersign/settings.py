@@ -105,6 +105,8 @@ def refuse_impossible(mesh: Mesh) -> None:
             raise SettingsError(f"trust domain `{domain}`: lower-case letters, digits, `.`, `-` and `_` only")
     if mesh.remote_ip_hops and mesh.remote_ip_header:
         raise SettingsError("--remote-ip-hops and --remote-ip-header: only one can say what remote.ip is")
+    if mesh.peer.trusted_proxies and not mesh.peer.trusted_hops:
+        raise SettingsError("--xfcc-trusted-proxy: only --xfcc-trusted-hops, 1 or more, trusts a proxy")
     if mesh.peer.trusted_hops and mesh.peer.source is not PeerSource.XFCC:
         raise SettingsError(
             f"--xfcc-trusted-hops {mesh.peer.trusted_hops}: only --peer xfcc looks at earlier hops; "

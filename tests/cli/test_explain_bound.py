@@ -85,10 +85,13 @@ def test_a_certificate_is_a_peer_and_what_a_token_is_bound_to(explain: Explain, 
     assert any("--certificate FILE" in note for note in told["notes"])
 
 
+@pytest.mark.parametrize("named", [False, True])
 def test_behind_trusted_hops_the_certificate_is_the_one_of_the_peer_and_not_the_proxys(
-    explain: Explain, tmp_path: Path
+    explain: Explain, tmp_path: Path, named: bool
 ) -> None:
-    flags = ("--peer", "xfcc", "--xfcc-trusted-hops", "2")
+    flags = ["--peer", "xfcc", "--xfcc-trusted-hops", "2"]
+    if named:
+        flags += ["--xfcc-trusted-proxy", "spiffe://cluster.local/ns/edge/sa/gateway"]
 
     assert explain.json(*flags, *_file(tmp_path, LEAF), *REQUEST, *_claims(azp="sleep", cnf=CNF))["decision"] == "ALLOW"
 

@@ -240,6 +240,8 @@ def test_sigint_ends_it_too(tmp_path: Path, policies: Path) -> None:
         (["--xfcc-mode", "forward_only"], "argument --xfcc-mode: invalid choice"),
         (["--xfcc-trusted-hops", "-1"], "--xfcc-trusted-hops"),
         (["--xfcc-trusted-hops", "1"], "--xfcc-trusted-hops 1: only --peer xfcc looks at earlier hops"),
+        (["--xfcc-trusted-proxy", "spiffe://td/gateway"], "--xfcc-trusted-proxy: only --xfcc-trusted-hops, 1 or more"),
+        (["--xfcc-trusted-proxy", "gateway"], "`gateway` is no SPIFFE ID"),
         (["--polices", "x"], "unrecognized arguments: --polices x; did you mean --policies?"),
         (["--polices=x"], "did you mean --policies?"),
         (["--zzzzzz"], "unrecognized arguments: --zzzzzz; see countersign --help"),

@@ -27,6 +27,7 @@ def test_the_names_that_dashboards_and_logs_hold_on_to() -> None:
         "caller-not-allowed",
         "peer-malformed",
         "peer-mismatch",
+        "peer-untrusted-proxy",
         "peer-untrusted-domain",
         "mtls-required",
         "token-malformed",

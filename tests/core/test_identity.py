@@ -152,6 +152,21 @@ def test_trusted_hops_are_skipped_from_the_right() -> None:
     assert _peer(rules, "") is None
 
 
+GATEWAY = "spiffe://cluster.local/ns/edge/sa/gateway"
+PINNED = PeerRules(source=PeerSource.XFCC, trusted_hops=1, trusted_proxies=(SpiffeId.parse(GATEWAY),))
+
+
+def test_a_trusted_proxy_may_write_who_its_peer_was() -> None:
+    assert _peer(PINNED, f"{HOP},Hash=cd;URI={GATEWAY}", principal=GATEWAY) == WEB
+    assert _peer(PINNED, "", principal=GATEWAY) is None
+
+
+@pytest.mark.parametrize("principal", [WEB, f"{GATEWAY}/x", "", "gateway.example"])
+@pytest.mark.parametrize("line", [f"{HOP},Hash=cd;URI={GATEWAY}", ""])
+def test_whoever_is_none_of_the_trusted_proxies_is_refused_whatever_he_writes(principal: str, line: str) -> None:
+    assert _refused(PINNED, line, principal=principal) is Reason.PEER_UNTRUSTED_PROXY
+
+
 @pytest.mark.parametrize("hops", [1, 2, 16])
 def test_fewer_elements_than_trusted_hops_are_refused(hops: int) -> None:
     rules = PeerRules(source=PeerSource.XFCC, trusted_hops=hops)

@@ -11,6 +11,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ import pytest
 from countersign.authorize import Mesh
 from countersign.core.identity import PeerRules, PeerSource, XfccMode
 from countersign.core.jwt_rule import RemoteKeys
+from countersign.core.spiffe import SpiffeId
 from countersign.mesh.certificates import thumbprint, write_certificates
 from countersign.mesh.client import Door, send
 from countersign.mesh.envoy import Envoy
@@ -183,6 +185,14 @@ def test_trusted_hops_trust_whoever_reaches_the_listener(tmp_path: Path) -> None
     with sidecar(tmp_path, APPEND, BEHIND_ONE) as envoy:
         assert envoy.get("batch", "/sleep", (_XFCC, f"URI={SLEEP}")) == ALLOWED  # the attack, past the gateway
         assert envoy.get("batch", "/sleep") == (403, "peer-malformed")
+
+
+def test_a_trusted_proxy_that_is_named_is_the_only_one(tmp_path: Path) -> None:
+    """Here sleep is also the gateway: nobody else may say who his peer was."""
+    with sidecar(tmp_path, APPEND, replace(BEHIND_ONE, trusted_proxies=(SpiffeId.parse(SLEEP),))) as envoy:
+        assert envoy.get("sleep", "/sleep", (_XFCC, f"URI={SLEEP}")) == ALLOWED
+        assert envoy.get("batch", "/sleep", (_XFCC, f"URI={SLEEP}")) == (403, "peer-untrusted-proxy")
+        assert envoy.get("batch", "/sleep") == (403, "peer-untrusted-proxy")
 
 
 # --- whose token it is ------------------------------------------------------------------------------------------------

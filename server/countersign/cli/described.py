@@ -70,7 +70,7 @@ def described_request(arguments: argparse.Namespace, mesh: Mesh, token: str) -> 
         http=http,
         source=Endpoint(
             address=arguments.source_ip or "",
-            principal=peer.principal,
+            principal=str(mesh.peer.trusted_proxies[0]) if mesh.peer.trusted_proxies else peer.principal,
             certificate="" if mesh.peer.trusted_hops else peer.certificate,  # behind hops it is the last proxy's
         ),
         destination=Endpoint(address=arguments.destination_ip or "", port=arguments.port or 0),

@@ -6,7 +6,7 @@ from typing import Final
 from countersign.authorize import Mesh
 from countersign.core.identity import PeerRules, PeerSource, XfccMode
 from countersign.core.posture import Posture
-from countersign.core.spiffe import is_trust_domain
+from countersign.core.spiffe import SpiffeId, SpiffeIdError, is_trust_domain
 
 DEFAULT_POLICIES: Final = "/etc/countersign/policies"
 
@@ -76,6 +76,14 @@ def add_mesh_flags(parser: argparse.ArgumentParser) -> None:
         help="XFCC elements to skip from the right (default: 0)",
     )
     add(
+        "--xfcc-trusted-proxy",
+        metavar="SPIFFE_ID",
+        type=workload,
+        action="append",
+        default=[],
+        help="with --xfcc-trusted-hops: who alone may connect; repeatable (default: whom Envoy lets)",
+    )
+    add(
         "--remote-ip-hops",
         metavar="N",
         type=_hops,
@@ -96,6 +104,7 @@ def mesh_of(arguments: argparse.Namespace) -> Mesh:
         source=PeerSource(arguments.peer),
         xfcc_mode=XfccMode(arguments.xfcc_mode),
         trusted_hops=arguments.xfcc_trusted_hops,
+        trusted_proxies=tuple(arguments.xfcc_trusted_proxy),
     )
     return Mesh(
         trust_domain=arguments.trust_domain,
@@ -114,6 +123,17 @@ def _trust_domain(text: str) -> str:
     if not is_trust_domain(text):
         raise argparse.ArgumentTypeError(f"trust domain `{text}`: lower-case letters, digits, `.`, `-` and `_` only")
     return text
+
+
+def workload(text: str) -> SpiffeId:
+    """The SPIFFE ID of a workload."""
+    try:
+        found = SpiffeId.parse(text)
+    except SpiffeIdError as error:
+        raise argparse.ArgumentTypeError(f"`{text}` is no SPIFFE ID: {error}") from error
+    if not found.path:
+        raise argparse.ArgumentTypeError(f"`{text}` is a trust domain's SPIFFE ID, not a workload's")
+    return found
 
 
 def _label(text: str) -> tuple[str, str]:

@@ -31,6 +31,7 @@ class Reason(StrEnum):
     # The first proof: the workload.
     PEER_MALFORMED = "peer-malformed"
     PEER_MISMATCH = "peer-mismatch"  # Envoy's principal and XFCC name different peers
+    PEER_UNTRUSTED_PROXY = "peer-untrusted-proxy"  # who wrote XFCC is none of the proxies that may
     PEER_CERTIFICATE_MALFORMED = "peer-certificate-malformed"  # unreadable, or names a workload and may not
     PEER_CERTIFICATE_MISMATCH = "peer-certificate-mismatch"  # another one than the principal or XFCC speak of
     PEER_UNTRUSTED_DOMAIN = "peer-untrusted-domain"

@@ -41,11 +41,15 @@ class XfccMode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerRules:
-    """How the peer is established. ``trusted_hops``: how many elements from the right to skip (0: none)."""
+    """How the peer is established. ``trusted_hops``: how many elements from the right to skip (0: none).
+
+    ``trusted_proxies``: who alone may be at the other end of this listener's connections then; empty: whoever is.
+    """
 
     source: PeerSource = PeerSource.CROSS_CHECK
     xfcc_mode: XfccMode = XfccMode.APPEND_FORWARD
     trusted_hops: int = 0
+    trusted_proxies: tuple[SpiffeId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +108,8 @@ def authenticate_peer(facts: RequestFacts, rules: PeerRules, certificate: Certif
     or from the element of XFCC that names the peer. Behind trusted hops that is the hash in the element of the hop
     that met the peer, and not the one of the last proxy, whose certificate ``certificate`` then is.
     """
+    if rules.trusted_proxies and _from_principal(facts) not in rules.trusted_proxies:
+        raise PeerError(Reason.PEER_UNTRUSTED_PROXY, "source.principal is none of the trusted proxies")
     elements = () if rules.source is PeerSource.PRINCIPAL else _elements(facts, rules)
     if certificate is not None:
         _refuse_another_certificate(certificate, facts.source.principal, elements)

@@ -63,6 +63,7 @@ labels: {app: httpbin, v: "1"}
 peer: xfcc
 xfccMode: sanitize_set
 xfccTrustedHops: 1
+xfccTrustedProxies: [spiffe://td/gateway]
 remoteIpHops: 2
 remoteIpHeader: x-real
 transport: grpcio
@@ -124,6 +125,7 @@ EVERY_VALUE = {
     "peer": "xfcc",
     "xfcc_mode": "sanitize_set",
     "xfcc_trusted_hops": 1,
+    "xfcc_trusted_proxy": [SpiffeId.parse("spiffe://td/gateway")],
     "remote_ip_hops": 2,
     "remote_ip_header": "x-real",
     "transport": Transport.GRPCIO,
@@ -171,6 +173,7 @@ def test_every_flag_is_a_variable() -> None:
         "keys_refresh": "5m",
         "keys_cooldown": "10s",
         "keys_blocked_address": "10.0.0.0/8,fd00::/8",
+        "xfcc_trusted_proxy": "spiffe://td/gateway",
         "tls_allow_client": "spiffe://td/a,spiffe://td/b",
     }
     environment = {name.upper(): texts.get(name) or str(wanted) for name, wanted in EVERY_VALUE.items()}

@@ -14,6 +14,7 @@ from typing import Any, Final
 SECTIONS: Final = ("audit", "keys", "tls")  # settings whose names begin so stand in an object of that name
 _PLURALS: Final = {
     "label": "labels",
+    "xfcc_trusted_proxy": "xfccTrustedProxies",
     "trust_domain_alias": "trustDomainAliases",
     "keys_blocked_address": "blockedAddresses",
     "tls_allow_client": "allowClients",

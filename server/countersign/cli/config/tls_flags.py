@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from countersign.core.spiffe import SpiffeId, SpiffeIdError
+from countersign.cli.mesh_flags import workload
 from countersign.edge.addresses import Address, AddressError, UnixAddress, parse_address
 from countersign.edge.tls.settings import TlsFiles, TlsSettings, WorkloadApi
 from countersign.settings import SettingsError
@@ -72,17 +72,6 @@ def tls_of(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Tls
         files = TlsFiles(certificate=arguments.tls_cert, key=arguments.tls_key, client_ca=arguments.tls_client_ca)
         return TlsSettings(source=files, callers=callers)
     return TlsSettings(source=WorkloadApi(socket or _endpoint_of(environment)), callers=callers)
-
-
-def workload(text: str) -> SpiffeId:
-    """The SPIFFE ID of a workload."""
-    try:
-        found = SpiffeId.parse(text)
-    except SpiffeIdError as error:
-        raise argparse.ArgumentTypeError(f"`{text}` is no SPIFFE ID: {error}") from error
-    if not found.path:
-        raise argparse.ArgumentTypeError(f"`{text}` is a trust domain's SPIFFE ID, not a workload's")
-    return found
 
 
 def endpoint(text: str) -> UnixAddress:
