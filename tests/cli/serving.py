@@ -1,8 +1,9 @@
 """`countersign serve` as a user starts it: a process of its own."""
 
+import random
 import socket
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,6 +19,20 @@ def free_port() -> int:
     with closing(socket.socket()) as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
+
+
+def consecutive_ports(count: int) -> int:
+    """The first of so many ports, all free, and none that the system gives to connections which somebody opens."""
+    begin = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        first = random.randrange(begin // 2, begin - count)  # noqa: S311 (no secret)
+        with ExitStack() as held:
+            try:
+                for port in range(first, first + count):
+                    held.enter_context(closing(socket.socket())).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return first
 
 
 class Serve:

@@ -6,7 +6,7 @@ import json
 import pytest
 from countersign.cli.demo import report
 from countersign.core.decision import AllowReason, Reason
-from countersign.mesh.run import Observed, Row, judge
+from countersign.mesh.run import Observed, Row, gave_up, judge
 from countersign.mesh.scenario import STAFF_TOKEN, Caller, Expected, Step
 
 POLICY = "ns[apps]-policy[readers]-rule[0]"
@@ -132,3 +132,14 @@ def test_no_form_of_the_rows_shows_a_token(capsys: pytest.CaptureFixture[str]) -
         report((Row(step=RIGHT.step, observed=leaking),), 1.5, form)
 
     assert "eyJ" not in capsys.readouterr().out
+
+
+def test_a_request_is_sent_again_only_where_a_decision_should_be_and_envoy_has_given_up() -> None:
+    nobody = Observed(status=503, details="ext_authz_error")
+
+    assert gave_up(ALLOWED, nobody)
+    assert gave_up(DENIED, nobody)
+    assert not gave_up(Expected(status=503, decision="", reason=""), nobody)  # where Countersign is stopped
+    assert not gave_up(ALLOWED, OBSERVED_DENIAL)
+    assert not gave_up(DENIED, OBSERVED)
+    assert not gave_up(ALLOWED, dataclasses.replace(nobody, details="upstream_reset"))

@@ -57,6 +57,20 @@ def test_a_body_of_unknown_length_ends_the_connection() -> None:
     assert echo["method"] == "POST"
 
 
+def test_a_caller_that_is_still_sending_when_the_connection_ends_gets_its_answer() -> None:
+    with upstream("127.0.0.1", 0) as server, socket.create_connection(("127.0.0.1", server.port), timeout=5) as caller:
+        reader = caller.makefile("rb")
+        caller.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        status = reader.readline()
+        for _ in range(100):  # a reset would be met at the second
+            caller.sendall(b"5\r\npiece\r\n")
+        _, _, body = reader.read().partition(b"\r\n\r\n")
+        reader.close()
+
+    assert status == b"HTTP/1.1 200 OK\r\n"
+    assert json.loads(body)["method"] == "POST"
+
+
 def test_the_key_server_publishes_the_issuers_keys_and_nothing_else() -> None:
     issuer = Issuer(ISSUER)
     with key_server(issuer, "127.0.0.1", 0) as server:

@@ -16,7 +16,7 @@ from countersign.mesh.process import wait_until
 from countersign.workers.keeper import HUNG
 from countersign.workers.messages import BEAT
 
-from tests.cli.serving import Serve, free_port
+from tests.cli.serving import Serve, consecutive_ports, free_port
 from tests.cli.test_serve import BROKEN, NOBODY, WITH_KEYS, countersign
 from tests.edge.serving import READERS, call, health, reason, request
 
@@ -213,7 +213,7 @@ def test_workers_end_when_their_supervisor_is_killed(tmp_path: Path, policies: P
 
 
 def test_ports_count_up(tmp_path: Path, policies: Path) -> None:
-    port = free_port()
+    port = consecutive_ports(2)
     with two(tmp_path, policies, "--listen", f"127.0.0.1:{port}") as serve:
         kill(serve, 1)  # and are taken again
         assert f"worker 1: 127.0.0.1:{port + 1} is served by native: loopback" in serve.log

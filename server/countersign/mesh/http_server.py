@@ -1,5 +1,7 @@
 """A small HTTP server for the parts of the mesh that are not under test: it asks one function for each answer."""
 
+import contextlib
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -9,6 +11,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 _MAX_BODY: Final = 1 << 20
+_PIECE: Final = 1 << 16
+_LINGER: Final = 1.0  # seconds to wait for more of a body that nobody reads
 _IDLE: Final = 30.0  # seconds a silent connection may stay
 
 
@@ -67,9 +71,10 @@ def _handler(answer: Answer) -> type[BaseHTTPRequestHandler]:
         timeout = _IDLE
 
         def _answer(self) -> None:
+            unread = False
             length = self.headers.get("content-length", "0")
             if not length.isdecimal() or int(length) > _MAX_BODY or "transfer-encoding" in self.headers:
-                self.close_connection = True  # an unread body would be taken for the next request
+                self.close_connection = unread = True  # a body of another length would be taken for the next request
             else:
                 self.rfile.read(int(length))
             path = self.requestline.split()[1]  # `self.path` has lost what http.server takes for a second slash
@@ -81,6 +86,20 @@ def _handler(answer: Answer) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(body)
+            if unread:
+                self._linger()
+
+        def _linger(self) -> None:
+            """Let the caller finish: to close on what it still sends would reset the connection, and lose the answer.
+
+            Source: RFC 9112 9.6.
+            """
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(_LINGER)
+            left = _MAX_BODY
+            with contextlib.suppress(TimeoutError):
+                while left > 0 and (read := len(self.connection.recv(min(left, _PIECE)))):
+                    left -= read
 
         do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _answer  # noqa: N815 (http.server's names)
 
