@@ -11,7 +11,9 @@ FROM ${PYTHON_IMAGE} AS build
 ARG PIP_CERT PIP_INDEX_URL
 # Every file gets this time, so that what is built twice is the same twice.
 ARG SOURCE_DATE_EPOCH=0
-# Bytecode is compiled once below: a read-only container could not keep what it compiles at start.
+# Bytecode is compiled once below, that of Python's own library too, which the usual bases leave out: a read-only
+# container could not keep what it compiles at start. It has a place of its own, the same in both stages.
+ENV PYTHONPYCACHEPREFIX=/opt/countersign/bytecode
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0
 WORKDIR /src
 COPY deploy/image/build.lock deploy/image/requirements.lock ./
@@ -33,6 +35,8 @@ RUN install -d /opt/countersign/share/countersign \
 # Empty volumes take owner and mode of these directories, so that the unprivileged user can write into them.
 RUN install -d -m 0700 /volumes/countersign /volumes/mesh/certs \
  && /opt/countersign/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/countersign/lib \
+ && /opt/countersign/bin/python -m compileall -q --invalidation-mode unchecked-hash -x '/(test|tests|idlelib|lib2to3|tkinter|ensurepip|pydoc_data|turtledemo|site-packages|dist-packages)/' \
+      "$(/opt/countersign/bin/python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
  && find /opt/countersign /volumes -exec touch -h -d "@${SOURCE_DATE_EPOCH}" {} +
 
 # No RUN from here on: the image is the base and what is copied, whoever builds it.
@@ -46,7 +50,8 @@ LABEL org.opencontainers.image.title="Countersign" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /opt/countersign /opt/countersign
 COPY --from=build --chown=65532:65532 /volumes /run
-ENV PATH=/opt/countersign/bin:/usr/local/bin:/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+ENV PATH=/opt/countersign/bin:/usr/local/bin:/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+    PYTHONPYCACHEPREFIX=/opt/countersign/bytecode
 USER 65532:65532
 # gRPC, and probes; both listen on loopback unless told otherwise.
 EXPOSE 9191 8282
