@@ -55,6 +55,7 @@ _ANSWER: Final = " ".join(
 )
 PACE: Final = 20.0  # reloads a second at most; a hundred could be, and then few requests would meet each
 _SHAPES: Final = ((), ("--workers", "2"))
+_UNAVAILABLE: Final = 503
 _SLICE: Final = 0.5  # seconds of load between two looks at whether to go on
 _CONNECTIONS: Final = 4
 _ANY: Final = ("127.0.0.1", 0)
@@ -394,8 +395,12 @@ def _unexpected(seen: Seen, expected: set[tuple[str, int]]) -> int:
 
 
 def _say(what: str, seen: Seen) -> None:
-    counts = ", ".join(f"{path} {status}: {count}" for (path, status), count in sorted(outcomes(seen).items()))
-    sys.stdout.write(f"{what}: {counts}; p99 {seen.p99() * 1000:.1f} ms\n")
+    counts: Counter[str] = Counter()
+    for answer, count in seen.parsed().items():
+        # Whose 503 it is: Envoy's own, or a denial for want of time, which on a machine that is full is to be expected.
+        counts[f"{answer.path} {answer.status}" + f" ({answer.reason})" * (answer.status == _UNAVAILABLE)] += count
+    listed = ", ".join(f"{each}: {count}" for each, count in sorted(counts.items()))
+    sys.stdout.write(f"{what}: {listed}; p99 {seen.p99() * 1000:.1f} ms\n")
     sys.stdout.flush()
 
 
