@@ -17,7 +17,7 @@ from tests.edge.tls.agent import Agent, api, serving, svid
 from tests.edge.tls.pki import ALLOWED, SERVER, new_authority, server_of, times
 from tests.support.certificates import authority, issue
 
-LIMIT: Final = 20.0
+LIMIT: Final = 10.0
 CA = new_authority()
 FIRST, SECOND = server_of(CA), server_of(CA)
 
@@ -31,6 +31,11 @@ class Fetched:
         self._news = asyncio.Event()
         settings = TlsSettings(source=WorkloadApi(UnixAddress(str(socket))), callers=callers)
         self.source = TlsSource(settings, self.given.append, self._news.set)
+
+    async def load(self) -> None:
+        """Wait for the first certificate."""
+        async with asyncio.timeout(LIMIT):
+            await self.source.load(self.stop)
 
     async def until(self, wish: Callable[[TlsStanding], bool]) -> TlsStanding:
         """Wait until the standing is so."""
@@ -64,7 +69,7 @@ def test_the_first_svid_is_served_with_the_bundle_of_its_trust_domain(tmp_path: 
         other = issue("spiffe://cluster.local/other", by=CA, **times())
         await agent.give(svid(FIRST, CA), svid(other, CA))
         async with serving(agent, socket):
-            await fetched.source.load(fetched.stop)
+            await fetched.load()
 
     (served,) = with_agent(tmp_path, play).given
     assert served.chain == FIRST.pem.encode()
@@ -79,7 +84,7 @@ def test_an_intermediate_is_shown_too(tmp_path: Path) -> None:
     async def play(agent: Agent, socket: Path, fetched: Fetched) -> None:
         await agent.give(svid(leaf, CA, middle))
         async with serving(agent, socket):
-            await fetched.source.load(fetched.stop)
+            await fetched.load()
 
     assert with_agent(tmp_path, play).given[0].chain == (leaf.pem + middle.pem).encode()
 
@@ -88,7 +93,7 @@ def test_what_the_agent_rotates_is_taken_over_the_same_call(tmp_path: Path) -> N
     async def play(agent: Agent, socket: Path, fetched: Fetched) -> None:
         await agent.give(svid(FIRST, CA))
         async with serving(agent, socket):
-            await fetched.source.load(fetched.stop)
+            await fetched.load()
             watching = asyncio.create_task(fetched.source.watch())
             await agent.give(svid(SECOND, new_authority("Next CA")))
             await fetched.until(lambda standing: standing.rotations == 1)
@@ -122,7 +127,7 @@ def test_an_agent_that_goes_and_comes_back_costs_nothing(tmp_path: Path, caplog:
     async def play(agent: Agent, socket: Path, fetched: Fetched) -> None:
         await agent.give(svid(FIRST, CA))
         async with serving(agent, socket):
-            await fetched.source.load(fetched.stop)
+            await fetched.load()
             watching = asyncio.create_task(fetched.source.watch())
         lost = await fetched.until(lambda standing: bool(standing.problem))
         assert not lost.check(lost.loaded).fails
@@ -157,7 +162,7 @@ def test_a_broken_answer_leaves_the_old_certificate_in_use(tmp_path: Path, broke
     async def play(agent: Agent, socket: Path, fetched: Fetched) -> None:
         await agent.give(svid(FIRST, CA))
         async with serving(agent, socket):
-            await fetched.source.load(fetched.stop)
+            await fetched.load()
             watching = asyncio.create_task(fetched.source.watch())
             await agent.give(*broken)
             await fetched.until(lambda standing: why in standing.problem)
