@@ -56,6 +56,7 @@ _ANSWER: Final = " ".join(
 PACE: Final = 20.0  # reloads a second at most; a hundred could be, and then few requests would meet each
 _SHAPES: Final = ((), ("--workers", "2"))
 _UNAVAILABLE: Final = 503
+_PATIENCE: Final = 20.0  # seconds for a replica to end, on a machine that is full: a running check may take ten
 _SLICE: Final = 0.5  # seconds of load between two looks at whether to go on
 _CONNECTIONS: Final = 4
 _ANY: Final = ("127.0.0.1", 0)
@@ -254,7 +255,7 @@ def restarts(directory: Path, transport: str, rate: float, count: int) -> Seen:
         with load(parts.envoy, good_and_bad(), rate) as seen:
             for number in range(count):
                 replica = parts.replicas[number % 2]
-                code = replica.child.stop()
+                code = replica.child.stop(_PATIENCE)
                 if code:
                     raise AssertionError(f"exit code {code}:{replica.child.last_lines()}")
                 replica.start()
