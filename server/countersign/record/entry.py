@@ -8,6 +8,7 @@ Source: openpolicyagent.org, "Decision Logs"; W3C Trace Context 3.2.
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from countersign.authorize import Judgement
@@ -45,7 +46,13 @@ def entry(answered: Answered, facts: RequestFacts | None, labels: Mapping[str, s
 
 def timestamp(seconds: float) -> str:
     """RFC 3339, to the microsecond."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
+    whole, part = divmod(round(seconds * 1e6), 1_000_000)
+    return f"{_second(whole)}.{part:06}Z"
+
+
+@lru_cache(maxsize=8)  # a thousand records may be of one second
+def _second(whole: int) -> str:
+    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def _input(facts: RequestFacts, judged: Judgement) -> Record:

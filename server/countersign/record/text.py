@@ -36,4 +36,4 @@ def path_of(target: str) -> str:
 
 def line_of(record: Mapping[str, Any]) -> bytes:
     """One line without its end, in ASCII: controls and all beyond ASCII, bidirectional marks included, as escapes."""
-    return _encode(record).replace("\x7f", "\\u007f").encode("ascii")
+    return _encode(record).encode("ascii")
