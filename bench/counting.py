@@ -9,7 +9,7 @@ from typing import Any, Final
 
 # A function of this name opens its stage, until it returns; what is in none of them is the rest.
 _STAGES: Final = {
-    "countersign.wire.codec.decode": "decode",
+    "countersign.wire.outline.facts_of": "decode",
     "countersign.core.identity.authenticate_peer": "peer",
     "countersign.tokens.authenticate.authenticate": "token",
     "countersign.policy.compile.evaluate": "policies",

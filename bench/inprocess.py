@@ -18,7 +18,7 @@ from bench.cases import Case, snapshot_and_cases
 
 # stage -> where the pipeline calls it; `authorize` contains the two proofs, and what is left of it are the policies
 _CALLS: Final = {
-    "decode": (remembered, "decode"),
+    "decode": (remembered, "facts_of"),
     "authorize": (check, "authorize"),
     "peer": (pipeline, "authenticate_peer"),
     "token": (pipeline, "authenticate"),

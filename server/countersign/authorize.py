@@ -267,7 +267,7 @@ def _steps(
         return found.refused(_unauthenticated(facts.http, user, policies.generation), awaits, until=0.0)
     if facts.http is not None:  # policies look at what goes on, not at what a client wrote in a token's name
         http = forwarded(facts.http, user.mutations)
-        facts = facts if http is facts.http else replace(facts, http=http)
+        facts = facts if http is facts.http else facts.with_http(http)
     found.step = Step.POLICIES
     evaluation = engine.evaluate(applied, _evidence(facts, peer.id, user.token, mesh, ip))  # 5
     return Judgement(
@@ -348,6 +348,8 @@ def _decision(evaluation: Evaluation, mutations: Mutations, generation: int) -> 
             dry_run=evaluation.dry_run,
         )
     denial = deny(evaluation.outcome, evaluation.detail, evaluation.policy, generation)
+    if evaluation.audit is None and evaluation.dry_run is None:
+        return denial
     return replace(denial, audit=evaluation.audit, dry_run=evaluation.dry_run)
 
 

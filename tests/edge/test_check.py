@@ -140,7 +140,7 @@ def test_fields_from_a_later_envoy_change_nothing(serving: Serving) -> None:
 
 STAGES: list[tuple[Any, str]] = [
     (outline, "is_sound"),
-    (remembered, "decode"),
+    (remembered, "facts_of"),
     (check, "authorize"),
     (check, "encode"),
     (pipeline, "find_workload"),

@@ -135,7 +135,7 @@ def test_a_request_that_poses_as_a_connection_is_judged_as_one(fail_open: FailOp
 @pytest.mark.parametrize(
     ("module", "stage"),
     [
-        (remembered, "decode"),
+        (remembered, "facts_of"),
         (check, "authorize"),
         (check, "encode"),
         (pipeline, "find_workload"),

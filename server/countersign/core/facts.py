@@ -157,3 +157,14 @@ class RequestFacts:
     sni: str | None = ""
     context_extensions: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def with_http(self, http: HttpRequest) -> "RequestFacts":
+        """The same but for the HTTP part, in less time than `dataclasses.replace` takes."""
+        return RequestFacts(
+            http=http,
+            source=self.source,
+            destination=self.destination,
+            sni=self.sni,
+            context_extensions=self.context_extensions,
+            metadata=self.metadata,
+        )

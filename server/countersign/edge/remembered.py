@@ -15,8 +15,7 @@ from typing import Final, NamedTuple
 
 from countersign.authorize import Judgement, Snapshot, headers_read
 from countersign.core.facts import RequestFacts
-from countersign.wire.codec import RequestError, decode
-from countersign.wire.outline import Ask, Asking, payload_of
+from countersign.wire.outline import Ask, Asking, facts_of
 
 MAX_ANSWERS: Final = 4096  # of each of two halves
 _MAX_OCTETS: Final = 2048  # of one answer
@@ -60,10 +59,7 @@ class Memory:
 
     def facts_of(self, question: Question) -> RequestFacts | None:
         """What the decision may rest on, and nothing else; None where that is not enough to be judged."""
-        try:
-            return decode(payload_of(question.ask), self._asking.names)
-        except RequestError:
-            return None
+        return facts_of(question.ask, self._asking.names)
 
     def find(self, digest: bytes, now: float) -> Answer | None:
         """The answer that was given before, if it is right now (seconds since the epoch)."""

@@ -5,7 +5,7 @@ through. So every answer is built here, and a denial's code is written in one pl
 Source: envoy.service.auth.v3, ext_authz_grpc_impl.cc.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, cast
 
@@ -30,6 +30,7 @@ NUMBER_HEADER: Final = "x-countersign-decision-id"
 NUMBER_LENGTH: Final = 28  # of the ID of a decision, in ASCII
 
 _REMEMBERED: Final = 1024  # answers
+_NONE: Final = Mutations()
 _SHORT: Final = 256  # characters of a detail that is worth remembering
 
 _OVERWRITE: Final = pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
@@ -53,11 +54,8 @@ def is_sound(payload: bytes) -> bool:
     return True
 
 
-def decode(payload: bytes, names: Collection[str] | None = None) -> RequestFacts:
-    """Read a serialized CheckRequest. Raise `RequestError` if it cannot be one.
-
-    With ``names``, whoever asks the facts for any other header gets LookupError (`Headers.only`).
-    """
+def decode(payload: bytes) -> RequestFacts:
+    """Read a serialized CheckRequest. Raise `RequestError` if it cannot be one."""
     try:
         request = pb.CheckRequest.FromString(payload)
     except DecodeError as error:
@@ -66,35 +64,35 @@ def decode(payload: bytes, names: Collection[str] | None = None) -> RequestFacts
         raise RequestError(Reason.REQUEST_INCOMPLETE, "no attributes")
     attributes = request.attributes
     return RequestFacts(
-        http=_http(attributes.request.http, names) if attributes.request.HasField("http") else None,
-        source=_endpoint(attributes.source),
-        destination=_endpoint(attributes.destination),
-        # Envoy's RBAC sees it in lower case (socket_impl.h), we as sent; plaintext too has a session, an empty one.
-        sni=hosts.fold(attributes.tls_session.sni) if attributes.HasField("tls_session") else None,
+        http=_http(attributes.request.http) if attributes.request.HasField("http") else None,
+        source=endpoint(attributes.source),
+        destination=endpoint(attributes.destination),
+        sni=server_name(attributes.tls_session) if attributes.HasField("tls_session") else None,
         context_extensions=attributes.context_extensions,
-        metadata=cast("Mapping[str, Mapping[str, Any]]", attributes.metadata_context.filter_metadata),  # Struct is one
+        metadata=metadata_of(attributes.metadata_context),
     )
 
 
-def _http(http: pb.AttributeContext.HttpRequest, names: Collection[str] | None) -> HttpRequest:
-    # with encode_raw_headers, every line is apart, its bytes as they came
-    headers = _raw(http.header_map.headers) if http.HasField("header_map") else _joined(http.headers)
+def _http(http: pb.AttributeContext.HttpRequest) -> HttpRequest:
+    headers = raw_headers(http.header_map.headers) if http.HasField("header_map") else joined_headers(http.headers)
     if not headers:
         raise RequestError(Reason.REQUEST_INCOMPLETE, "no headers")
-    if names is not None:
-        headers = headers.only(names)
     return HttpRequest(method=http.method, path=http.path, host=http.host, scheme=http.scheme, headers=headers)
 
 
-def _raw(lines: Sequence[pb.HeaderValue]) -> Headers:
-    """Without reading values, where names need no work: no name is there twice, and each is in lower case."""
+def raw_headers(lines: Sequence[pb.HeaderValue]) -> Headers:
+    """The lines of ``encode_raw_headers``: every one apart, its bytes as they came.
+
+    Values are not read yet where names need no work: no name is there twice, and each is in lower case.
+    """
     once = {line.key: line for line in lines}
     if len(once) == len(lines) and _in_lower_case(once):
         return Headers(_RawLines(once))
     return Headers.of((line.key, _text(line)) for line in lines)
 
 
-def _joined(headers: Mapping[str, str]) -> Headers:
+def joined_headers(headers: Mapping[str, str]) -> Headers:
+    """The headers without ``encode_raw_headers``: Envoy has joined the lines of a name."""
     if _in_lower_case(headers):
         return Headers(_JoinedLines(headers), joined=True)
     return Headers.of(headers.items(), joined=True)
@@ -148,7 +146,21 @@ def _text(line: pb.HeaderValue) -> str:
     return raw.decode("utf-8", "surrogateescape") if raw else line.value
 
 
-def _endpoint(peer: pb.AttributeContext.Peer) -> Endpoint:
+def server_name(session: pb.AttributeContext.TLSSession) -> str:
+    """The SNI of a session: Envoy's RBAC sees it in lower case (socket_impl.h), we as sent.
+
+    Plaintext too has a session, an empty one.
+    """
+    return hosts.fold(session.sni)
+
+
+def metadata_of(metadata: pb.Metadata) -> Mapping[str, Mapping[str, Any]]:
+    """What other filters wrote."""
+    return cast("Mapping[str, Mapping[str, Any]]", metadata.filter_metadata)  # a Struct is such a mapping
+
+
+def endpoint(peer: pb.AttributeContext.Peer) -> Endpoint:
+    """One end of the connection."""
     socket = peer.address.socket_address
     return Endpoint(
         address=socket.address,
@@ -162,10 +174,29 @@ def _endpoint(peer: pb.AttributeContext.Peer) -> Endpoint:
 def encode(decision: Decision) -> bytes:
     """Write the CheckResponse of a decision. What says nothing of the request itself is written once."""
     if isinstance(decision, Allow):
-        recurs = not decision.mutations.set_headers
-    else:
-        recurs = not decision.headers and len(decision.detail) <= _SHORT
+        if not decision.mutations.set_headers:
+            return _remembered(decision)
+        # Only the metadata of it recurs, which is a field of its own.
+        answer = pb.CheckResponse(status=pb.Status(code=_OK), ok_response=_ok(decision.mutations))
+        return answer.SerializeToString() + _metadata_alone(_without_mutations(decision))
+    recurs = not decision.headers and len(decision.detail) <= _SHORT
     return _remembered(decision) if recurs else _encoded(decision)
+
+
+def _without_mutations(allow: Allow) -> Allow:
+    return Allow(
+        reason=allow.reason,
+        policy=allow.policy,
+        mutations=_NONE,
+        generation=allow.generation,
+        audit=allow.audit,
+        dry_run=allow.dry_run,
+    )
+
+
+@lru_cache(_REMEMBERED)
+def _metadata_alone(decision: Decision) -> bytes:
+    return pb.CheckResponse(dynamic_metadata=_metadata(decision)).SerializeToString()
 
 
 def _encoded(decision: Decision) -> bytes:

@@ -1,7 +1,7 @@
 """What a check asks, apart from what is different in every check: so that the same question can be known again.
 
-An `Ask` has everything that a decision may rest on, and the facts of such a question are read from a check that is
-made of it and of nothing else (`payload_of`): two checks with the same `Ask` have the same facts. Left out are what
+An `Ask` has everything that a decision may rest on, and the facts of a question are read from it and from nothing else
+(`facts_of`): two checks with the same `Ask` have the same facts. Left out are what
 no rule can ask about (IDs, times, the client's port) and the header lines whose names are not among those that are
 read. Whoever asks the facts for another header learns of it by an exception.
 
@@ -9,10 +9,14 @@ Lines are told by their whole names, folded as `codec.decode` folds them. A line
 would hide a header from the rules.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final
 
-from countersign.wire.codec import is_sound
+from countersign.core.facts import Endpoint, HttpRequest, RequestFacts
+from countersign.wire import auth_pb2 as pb
+from countersign.wire.codec import is_sound, joined_headers, metadata_of, raw_headers, server_name
 from countersign.wire.outline_pb2 import Outline
 
 # method, path, host, scheme; source; destination; TLS session if any; context extensions; metadata if any; whether
@@ -106,28 +110,43 @@ class Asking:
         )
 
 
-def payload_of(ask: Ask) -> bytes:
-    """A serialized CheckRequest that asks just this."""
+def facts_of(ask: Ask, names: Collection[str]) -> RequestFacts | None:
+    """What is asked, to be judged: of the headers only ``names``, any other raises LookupError (`Headers.only`).
+
+    None where that is not enough to be judged.
+    """
     method, path, host, scheme, source, destination, tls_session, extensions, metadata, raw, lines = ask
-    http = Outline.HttpRequest(method=method, path=path, host=host, scheme=scheme)
-    if raw:
-        http.header_map.headers.extend(lines)
-    else:
-        http.headers.extend(lines)
-    attributes = Outline.Attributes(
-        source=(_written(source),),
-        destination=(_written(destination),),
-        request=Outline.Request(http=http),
-        context_extensions=extensions,
-        metadata_context=metadata,
-        tls_session=tls_session,
+    read = [pb.HeaderValue.FromString(line) for line in lines]  # an entry of a map has the same first two fields
+    headers = raw_headers(read) if raw else joined_headers({line.key: line.value for line in read})
+    if not headers:
+        return None
+    return RequestFacts(
+        http=HttpRequest(method=method, path=path, host=host, scheme=scheme, headers=headers.only(names)),
+        source=_endpoint_of(source),
+        destination=_endpoint_of(destination),
+        sni=server_name(pb.AttributeContext.TLSSession.FromString(tls_session[0])) if tls_session else None,
+        context_extensions=_entries(extensions) if extensions else {},
+        metadata=_metadata_of(metadata[0]) if metadata else {},
     )
-    return Outline(attributes=attributes).SerializeToString()
 
 
-def _written(peer: _Peer) -> bytes:
+def _endpoint_of(peer: _Peer) -> Endpoint:
     address, port, principal, certificate, labels = peer
-    message = Outline.Peer(principal=principal, certificate=certificate, labels=labels)
-    message.address.socket_address.address = address
-    message.address.socket_address.port_value = port
-    return message.SerializeToString()
+    return Endpoint(
+        address=address,
+        port=port,
+        principal=principal,
+        certificate=certificate,
+        labels=_entries(labels) if labels else {},
+    )
+
+
+@lru_cache(_KEPT)
+def _entries(entries: tuple[bytes, ...]) -> Mapping[str, str]:
+    """A map of texts. Routes and listeners have the same ones in every check."""
+    read = map(pb.HeaderValue.FromString, entries)
+    return MappingProxyType({entry.key: entry.value for entry in read})
+
+
+def _metadata_of(octets: bytes) -> Mapping[str, Mapping[str, Any]]:
+    return metadata_of(pb.Metadata.FromString(octets))

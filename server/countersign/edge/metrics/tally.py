@@ -77,6 +77,9 @@ class Tally:
         return sum((thread.totals() for thread in list(self._threads)), Totals())
 
 
+_Key = int | tuple[int, int, int, int]
+
+
 class _Pending:
     """How many answers there were to one judgement that has not been worked out yet."""
 
@@ -94,7 +97,7 @@ class _Thread:
     """
 
     def __init__(self) -> None:
-        self._kinds: tuple[Mapping[Kind, int], dict[int, _Pending]] = ({}, {})
+        self._kinds: tuple[Mapping[Kind, int], dict[_Key, _Pending]] = ({}, {})
         self._remembered = 0
         self._buckets = {stage: [0] * (BUCKETS + 1) for stage in STAGES}
         self._seconds = dict.fromkeys(STAGES, 0.0)
@@ -102,12 +105,14 @@ class _Thread:
     def count(self, answered: Answered) -> None:
         judged = answered.judged
         pending = self._kinds[1]
-        kept = pending.get(id(judged))  # which keeps it, so that no other has its id
+        # Identities, because they cost nothing to hash; whoever is kept keeps its parts, so that no other has theirs.
+        key = id(judged) if answered.remembered else _parts(judged)
+        kept = pending.get(key)
         if kept is None:
             if len(pending) >= _PENDING:
                 pending = {}
                 self._kinds = (_worked_out(*self._kinds), pending)
-            kept = pending[id(judged)] = _Pending(judged)
+            kept = pending[key] = _Pending(judged)
         kept.times += 1
         stages = answered.stages
         if answered.remembered:
@@ -135,7 +140,7 @@ class _Mine(threading.local):
         threads.append(self.thread)
 
 
-def _worked_out(known: Mapping[Kind, int], pending: Mapping[int, _Pending]) -> Mapping[Kind, int]:
+def _worked_out(known: Mapping[Kind, int], pending: Mapping[_Key, _Pending]) -> Mapping[Kind, int]:
     """Both together. The thread that counts may add meanwhile."""
     kinds = Counter(known)
     for each in list(pending.values()):
@@ -144,6 +149,18 @@ def _worked_out(known: Mapping[Kind, int], pending: Mapping[int, _Pending]) -> M
             kind = kind._replace(policy=OTHER, issuer=OTHER if kind.issuer else "")
         kinds[kind] += each.times
     return kinds
+
+
+def _parts(judged: Judgement) -> _Key:
+    """The identities of what is told apart."""
+    decision, token = judged.decision, judged.token
+    tried = decision.dry_run
+    return (
+        id(decision.reason),
+        id(decision.policy),
+        0 if tried is None else id(tried.reason),
+        0 if token is None else id(token.issuer),
+    )
 
 
 def kind_of(judged: Judgement) -> Kind:
