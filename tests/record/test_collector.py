@@ -126,6 +126,18 @@ def test_a_batch_that_will_never_be_taken_is_set_aside_and_the_next_one_sent(
     assert f"refuses a batch with {status}" in caplog.text
 
 
+def test_a_batch_that_somebody_has_deleted_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    collecting, spool = Collecting(), tmp_path / "spool"
+    recorder = Recorder(settings(collecting, spool))
+    recorder.start()
+    recorder.observe(answered(number=1))
+    wait_until("spooled", lambda: list(spool.glob("*.gz")) or None, within=10)[0].unlink()
+    recorder.observe(answered(number=2))
+    with collecting:
+        arrives(collecting, lambda ids: ids == [answered(number=2).id])
+        recorder.stop()
+
+
 def test_a_full_spool_is_a_full_queue_and_nothing_that_was_taken_is_lost(tmp_path: Path) -> None:
     collecting = Collecting()
     recorder = Recorder(settings(collecting, tmp_path / "spool", spool_size=20_000, queue=500, mode=Mode.DROP))

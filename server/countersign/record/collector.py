@@ -136,8 +136,8 @@ class Sender:
     def _send_all(self, transport: httpx.HTTPTransport) -> None:
         """Until the spool is empty. At the end, the first failure is the last."""
         backoff = _FIRST_BACKOFF
-        while (batch := self._spool.first()) is not None:
-            wrong = self._send(transport, *batch)
+        while len(self._spool):
+            wrong = self._send_first(transport)
             if not wrong:
                 backoff = _FIRST_BACKOFF
                 continue
@@ -145,8 +145,15 @@ class Sender:
                 return
             backoff = min(2 * backoff, _MAX_BACKOFF)
 
+    def _send_first(self, transport: httpx.HTTPTransport) -> str:
+        """Send the oldest batch. What is wrong with that; empty if it is done with."""
+        try:
+            first = self._spool.first()
+            return "" if first is None else self._send(transport, *first)
+        except OSError as error:
+            return self._wrong(f"the spool cannot be used ({type(error).__name__})")
+
     def _send(self, transport: httpx.HTTPTransport, name: str, batch: bytes) -> str:
-        """Send a batch. What is wrong with that; empty if it is done with."""
         try:
             status = self._post(transport, batch)
         except (httpx.TransportError, OSError, ValueError) as error:

@@ -24,7 +24,7 @@ class Spool:
         self._directory = directory
         self._limit = limit
         self._lock = threading.Lock()  # of the two threads; none of them answers checks
-        self._names: list[str] = []
+        self._sizes: dict[str, int] = {}  # of what is to be sent, oldest first
         self._size = 0
         self._next = 0
         self._process_lock = -1
@@ -42,13 +42,14 @@ class Spool:
         for part in self._directory.glob(f"*{_PART}"):
             part.unlink()
         files = sorted(path for path in self._directory.iterdir() if path.name.endswith((_BATCH, _REFUSED)))
-        self._names = [path.name for path in files if path.name.endswith(_BATCH)]
-        self._size = sum(path.stat().st_size for path in files)
+        sizes = {path.name: path.stat().st_size for path in files}
+        self._sizes = {name: size for name, size in sizes.items() if name.endswith(_BATCH)}
+        self._size = sum(sizes.values())
         numbers = [int(path.name[:_DIGITS]) for path in files if path.name[:_DIGITS].isdecimal()]
         self._next = max(numbers, default=-1) + 1
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._sizes)
 
     def add(self, batch: bytes) -> None:
         """Keep a batch. Raise OSError if there is no room."""
@@ -63,29 +64,36 @@ class Spool:
         part.rename(self._directory / name)
         self._next += 1
         with self._lock:
-            self._names.append(name)
+            self._sizes[name] = len(batch)
             self._size += len(batch)
 
     def first(self) -> tuple[str, bytes] | None:
-        """The oldest batch and its name; None if none waits."""
-        with self._lock:
-            name = self._names[0] if self._names else None
-        return None if name is None else (name, (self._directory / name).read_bytes())
+        """The oldest batch and its name; None if none waits. Raise OSError where it cannot be read."""
+        while True:
+            with self._lock:
+                name = next(iter(self._sizes), None)
+            if name is None:
+                return None
+            try:
+                return name, (self._directory / name).read_bytes()
+            except FileNotFoundError:  # somebody has made room
+                self._forget(name, is_gone=True)
 
     def remove(self, name: str) -> None:
         """The oldest batch has arrived."""
-        path = self._directory / name
-        size = path.stat().st_size
-        path.unlink()
-        with self._lock:
-            self._names.remove(name)
-            self._size -= size
+        (self._directory / name).unlink(missing_ok=True)
+        self._forget(name, is_gone=True)
 
     def set_aside(self, name: str) -> None:
         """The oldest batch will never be taken: it stays, under another name, and is not sent again."""
         (self._directory / name).rename(self._directory / f"{name.removesuffix(_BATCH)}{_REFUSED}")
+        self._forget(name, is_gone=False)
+
+    def _forget(self, name: str, *, is_gone: bool) -> None:
         with self._lock:
-            self._names.remove(name)
+            size = self._sizes.pop(name)
+            if is_gone:
+                self._size -= size
 
     def close(self) -> None:
         """Leave it to others."""
