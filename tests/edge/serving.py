@@ -11,11 +11,12 @@ from typing import Final, Self
 
 import grpc
 from countersign.authorize import Mesh, Snapshot
+from countersign.core.decision import Deny
 from countersign.core.jwt_rule import KeySource
 from countersign.edge.addresses import Address, UnixAddress
 from countersign.edge.check import OVERLOADED, Checker, Refresh, report_on
 from countersign.edge.observed import Observe
-from countersign.edge.server import Answer, Held, Server
+from countersign.edge.server import Authorizer, Held, Server
 from countersign.edge.transport import Transport, make_server
 from countersign.policy.parse import parse
 from countersign.policy.scope import PolicySet
@@ -67,9 +68,25 @@ def request(
 TRANSPORTS: Final = (Transport.NATIVE, Transport.GRPCIO)
 
 
-def server_on(transport: Transport, answer: Answer, addresses: Sequence[Address]) -> Server:
+class Answering:
+    """Answers as a function does, and never refuses."""
+
+    def __init__(self, answer: Callable[[bytes, float | None], bytes | Held]) -> None:
+        self._answer = answer
+
+    def answer(self, payload: bytes, time_remaining: float | None) -> bytes | Held:
+        return self._answer(payload, time_remaining)
+
+    def shed(self, _: bytes) -> bytes:
+        return OVERLOADED.octets
+
+    def refuse(self, payload: bytes, denial: Deny) -> bytes:
+        raise AssertionError(f"{payload!r} is refused: {denial}")
+
+
+def server_on(transport: Transport, authorizer: Authorizer, addresses: Sequence[Address]) -> Server:
     """A server of that transport; the native one where it must be installed."""
-    return make_server(answer, lambda _: OVERLOADED.octets, addresses, transport)
+    return make_server(authorizer, addresses, transport)
 
 
 class Serving:
@@ -83,7 +100,7 @@ class Serving:
         tamper: Callable[[bytes], bytes] = bytes,
         *,
         transport: Transport = Transport.AUTO,
-        make: Callable[[Answer, Sequence[Address]], Server] | None = None,
+        make: Callable[[Authorizer, Sequence[Address]], Server] | None = None,
         observe: Observe | None = None,
     ) -> None:
         self._tamper = tamper
@@ -101,15 +118,24 @@ class Serving:
             loop.run_until_complete(self._serve())
 
     async def _serve(self) -> None:
-        server = self._make(self._answer, [self.address])
+        server = self._make(self, [self.address])
         await server.start()
         await server.set_serving(serving=True)
         self._started.set()
         await self._stop.wait()
         await server.drain(1.0)
 
-    def _answer(self, payload: bytes, time_remaining: float | None) -> bytes | Held:
+    def answer(self, payload: bytes, time_remaining: float | None) -> bytes | Held:
+        """What the transport asks, tampered with."""
         return self._checker.answer(self._tamper(payload), time_remaining)
+
+    def shed(self, payload: bytes) -> bytes:
+        """Likewise."""
+        return self._checker.shed(payload)
+
+    def refuse(self, payload: bytes, denial: Deny) -> bytes:
+        """Likewise."""
+        return self._checker.refuse(payload, denial)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -14,14 +14,14 @@ import grpc
 import pytest
 from countersign.core.decision import Allow, AllowReason, Mutations
 from countersign.edge.addresses import Address, TcpAddress, UnixAddress
-from countersign.edge.server import MAX_RECEIVE, Answer, Held, Server
+from countersign.edge.server import MAX_RECEIVE, Held, Server
 from countersign.edge.silence import LAST_CALLS, QUIET
 from countersign.edge.transport import Transport
 from countersign.wire.codec import METHOD, SERVICE, encode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.cli.serving import free_port
-from tests.edge.serving import TIMEOUT, health, server_on
+from tests.edge.serving import TIMEOUT, Answering, health, server_on
 
 YES = encode(Allow(reason=AllowReason.NO_ALLOW_POLICY, policy=None, mutations=Mutations(), generation=1))
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -35,12 +35,15 @@ def yes(_: bytes, __: float | None) -> bytes:
 
 
 def serve(
-    transport: Transport, answer: Answer, address: Address, scenario: Callable[[Server, Any], Awaitable[_T]]
+    transport: Transport,
+    answer: Callable[[bytes, float | None], bytes | Held],
+    address: Address,
+    scenario: Callable[[Server, Any], Awaitable[_T]],
 ) -> _T:
     """Run a scenario with a server and a channel to it."""
 
     async def run() -> _T:
-        server = server_on(transport, answer, [address])
+        server = server_on(transport, Answering(answer), [address])
         try:
             await server.start()
             async with grpc.aio.insecure_channel(str(address)) as channel:
@@ -152,7 +155,7 @@ def test_the_socket_is_closed_to_others_and_gone_after_draining(transport: Trans
 
 def test_a_socket_that_another_process_serves_is_left_to_it(transport: Transport, address: UnixAddress) -> None:
     async def scenario(_: Server, channel: Any) -> bytes:
-        second = server_on(transport, yes, [address])
+        second = server_on(transport, Answering(yes), [address])
         with pytest.raises(FileExistsError, match="another process serves"):
             await second.start()
         await second.drain(0)
@@ -349,7 +352,7 @@ def test_a_server_that_is_drained_twice_or_was_never_started_ends_quietly(
         await server.drain(0)
         await server.drain(0)
         await server.ended()
-        await server_on(transport, yes, [UnixAddress(f"{address.path}.2")]).drain(0)
+        await server_on(transport, Answering(yes), [UnixAddress(f"{address.path}.2")]).drain(0)
 
     serve(transport, yes, address, scenario)
 

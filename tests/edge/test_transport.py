@@ -16,15 +16,11 @@ from countersign.edge.server import Server
 from countersign.edge.servers import Servers
 from countersign.edge.transport import Choice, Transport, TransportError, choose, make_server, native_obstacle
 
-from tests.edge.serving import Serving, call, health, reason, request, snapshot
+from tests.edge.serving import Answering, Serving, call, health, reason, request, snapshot
 
 UNIX = UnixAddress("/run/authz.sock")
 LOOPBACK = TcpAddress("127.0.0.1", 9191)
 ANYWHERE = TcpAddress("0.0.0.0", 9191)
-
-
-def _shed(_: bytes) -> bytes:
-    return b""
 
 
 def no_obstacle() -> str:
@@ -97,7 +93,7 @@ def test_a_machine_that_cannot_reserve_what_a_prefix_claims_is_an_obstacle(monke
 
 def _made(addresses: list[Address], obstacle: Callable[[], str]) -> Server:
     async def made() -> Server:
-        return make_server(lambda _, __: b"", _shed, addresses, Transport.AUTO, obstacle)
+        return make_server(Answering(lambda _, __: b""), addresses, Transport.AUTO, obstacle)
 
     return asyncio.run(made())
 
@@ -140,8 +136,8 @@ def test_one_process_serves_addresses_of_both_transports(tmp_path: Path) -> None
     with Serving(
         tmp_path,
         lambda: current,
-        make=lambda answer, addresses: make_server(
-            answer, _shed, [*addresses, second], Transport.AUTO, obstacle_at_times
+        make=lambda authorizer, addresses: make_server(
+            authorizer, [*addresses, second], Transport.AUTO, obstacle_at_times
         ),
     ) as serving:
         for address in (serving.address, second):

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from countersign.edge.addresses import TcpAddress
 from countersign.edge.grpc_server import GrpcServer
-from countersign.edge.server import Answer
+from countersign.edge.server import Authorizer
 from countersign.edge.tls.handshakes import Handshakes
 from countersign.mesh.certificates import write_certificates
 from countersign.mesh.client import Door, send
@@ -236,8 +236,8 @@ def test_connections_that_are_too_old_are_replaced_and_no_call_fails(tmp_path: P
     handshakes.put(served(server_of(ca), ca))
     current = snapshot(POLICY)
 
-    def make(answer: Answer, _: Sequence[Any]) -> GrpcServer:
-        return GrpcServer(answer, [TcpAddress("127.0.0.1", port)], handshakes, max_age=0.5)
+    def make(authorizer: Authorizer, _: Sequence[Any]) -> GrpcServer:
+        return GrpcServer(authorizer, [TcpAddress("127.0.0.1", port)], handshakes, max_age=0.5)
 
     with Serving(tmp_path, lambda: current, make=make), sidecar(tmp_path, port, client_of(ca, ENVOY), ca) as envoy:
         before = envoy.counted("upstream_cx_total")

@@ -133,6 +133,10 @@ class Checker:
         """The answer to a check that is one too many, before anything is done for it."""
         return self._told(OVERLOADED, payload, time.monotonic())
 
+    def refuse(self, payload: bytes, denial: Deny) -> bytes:
+        """The answer to a check of somebody who may not ask: nothing of it is looked at."""
+        return self._told(_always(denial), payload, time.monotonic())
+
     @property
     def held(self) -> int:
         """How many checks wait for keys."""

@@ -17,7 +17,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from countersign.edge.addresses import Address, UnixAddress, prepare_socket, restrict_socket
-from countersign.edge.server import MAX_RECEIVE, MAX_STREAMS, SERVICES, SOCKET_UMASK, Answer
+from countersign.edge.server import MAX_RECEIVE, MAX_STREAMS, SERVICES, SOCKET_UMASK, Authorizer
 from countersign.edge.silence import Heard, silence
 from countersign.edge.tls.callers import Callers
 from countersign.edge.tls.credentials import server_credentials
@@ -51,7 +51,11 @@ class GrpcServer:
     """Serves checks on any number of addresses. Says NOT_SERVING until told otherwise."""
 
     def __init__(
-        self, answer: Answer, addresses: Sequence[Address], tls: Handshakes | None = None, max_age: float = MAX_AGE
+        self,
+        authorizer: Authorizer,
+        addresses: Sequence[Address],
+        tls: Handshakes | None = None,
+        max_age: float = MAX_AGE,
     ) -> None:
         self._addresses = addresses
         self._tls = tls
@@ -66,9 +70,9 @@ class GrpcServer:
             if callers is not None:
                 refusal = callers.refusal(context.auth_context())
                 if refusal is not None:
-                    return refusal
+                    return authorizer.refuse(payload, refusal)
             self._heard.call = time.monotonic()
-            result = answer(payload, context.time_remaining())
+            result = authorizer.answer(payload, context.time_remaining())
             return result if isinstance(result, bytes) else await result()
 
         self._server.add_generic_rpc_handlers(

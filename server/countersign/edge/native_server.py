@@ -19,7 +19,7 @@ from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
 
 from countersign.edge.addresses import Address, UnixAddress, prepare_socket, restrict_socket
 from countersign.edge.native_health import CHECK, WATCH, NativeHealth
-from countersign.edge.server import MAX_RECEIVE, MAX_STREAMS, SOCKET_UMASK, Answer, Held, Shed
+from countersign.edge.server import MAX_RECEIVE, MAX_STREAMS, SOCKET_UMASK, Authorizer, Held
 from countersign.edge.silence import Heard, silence
 from countersign.edge.waiting import Queue, Waiting
 from countersign.wire.codec import METHOD
@@ -36,9 +36,9 @@ _RESOURCE_EXHAUSTED: Final = 8  # grpc::StatusCode
 class NativeServer:
     """Serves checks on one address."""
 
-    def __init__(self, answer: Answer, address: Address, shed: Shed) -> None:
-        self._answer = answer
-        self._shed = shed
+    def __init__(self, authorizer: Authorizer, address: Address) -> None:
+        self._answer = authorizer.answer
+        self._shed = authorizer.shed
         self._address = address
         self._queue = Queue()
         self._held: dict[int, concurrent.futures.Future[bytes]] = {}

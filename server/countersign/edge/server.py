@@ -6,6 +6,7 @@ Two do it: `countersign.edge.grpc_server` and `countersign.edge.native_server`. 
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
+from countersign.core.decision import Deny
 from countersign.wire.codec import SERVICE
 
 MAX_RECEIVE: Final = 4 * 1024 * 1024  # bytes: Envoy's 60 KiB of headers, a body where one is sent, and room
@@ -16,12 +17,21 @@ SOCKET_UMASK: Final = 0o117  # so that a socket is never open to others, not eve
 # What is left to do for a held check, on the event loop; its result is the answer.
 Held = Callable[[], Coroutine[Any, Any, bytes]]
 
-# A serialized CheckRequest and the seconds left (None: endless) to a serialized CheckResponse; never raises.
-# It may run on a thread of the transport's own.
-Answer = Callable[[bytes, float | None], bytes | Held]
 
-# A serialized CheckRequest that is one too many to a serialized CheckResponse that says so; likewise.
-Shed = Callable[[bytes], bytes]
+class Authorizer(Protocol):
+    """Answers checks: a serialized CheckRequest to a serialized CheckResponse. Never raises.
+
+    Any of it may run on a thread of the transport's own.
+    """
+
+    def answer(self, payload: bytes, time_remaining: float | None, /) -> bytes | Held:
+        """The answer, within so many seconds (None: endless)."""
+
+    def shed(self, payload: bytes, /) -> bytes:
+        """The answer to a check that is one too many."""
+
+    def refuse(self, payload: bytes, denial: Deny, /) -> bytes:
+        """The answer to a check of somebody who may not ask."""
 
 
 class Server(Protocol):

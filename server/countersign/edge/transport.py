@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from countersign.edge.addresses import Address, UnixAddress
-from countersign.edge.server import Answer, Server, Shed
+from countersign.edge.server import Authorizer, Server
 from countersign.edge.servers import Servers
 from countersign.edge.tls.handshakes import Handshakes
 
@@ -78,8 +78,7 @@ def native_obstacle() -> str:
 
 
 def make_server(
-    answer: Answer,
-    shed: Shed,
+    authorizer: Authorizer,
     addresses: Sequence[Address],
     wanted: Transport,
     obstacle: Callable[[], str] = native_obstacle,
@@ -95,21 +94,21 @@ def make_server(
         choice = choose(wanted, address, obstacle, tls=tls is not None)
         _log.info("%s is served by %s: %s", address, choice.transport, choice.because)
         if choice.transport is Transport.NATIVE:
-            servers.append(_native(answer, shed, address))
+            servers.append(_native(authorizer, address))
         else:
             on_grpcio.append(address)
     if on_grpcio:
-        servers.append(_grpcio(answer, on_grpcio, tls))
+        servers.append(_grpcio(authorizer, on_grpcio, tls))
     return servers[0] if len(servers) == 1 else Servers(servers)
 
 
-def _native(answer: Answer, shed: Shed, address: Address) -> Server:
+def _native(authorizer: Authorizer, address: Address) -> Server:
     from countersign.edge.native_server import NativeServer  # noqa: PLC0415 (only where it is installed)
 
-    return NativeServer(answer, address, shed)
+    return NativeServer(authorizer, address)
 
 
-def _grpcio(answer: Answer, addresses: Sequence[Address], tls: Handshakes | None) -> Server:
+def _grpcio(authorizer: Authorizer, addresses: Sequence[Address], tls: Handshakes | None) -> Server:
     from countersign.edge.grpc_server import GrpcServer  # noqa: PLC0415 (10 MB that only its own addresses pay for)
 
-    return GrpcServer(answer, addresses, tls)
+    return GrpcServer(authorizer, addresses, tls)

@@ -87,8 +87,7 @@ class _Worker:
         tls = start.settings.tls
         self._handshakes = None if tls is None else Handshakes(tls.callers)
         self._server = make_server(
-            self._checker.answer,
-            self._checker.shed,
+            self._checker,
             start.settings.listen,
             start.settings.transport,
             tls=self._handshakes,

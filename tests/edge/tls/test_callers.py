@@ -11,7 +11,8 @@ import grpc
 import pytest
 from countersign.edge.addresses import Address, TcpAddress
 from countersign.edge.grpc_server import GrpcServer
-from countersign.edge.server import Answer
+from countersign.edge.observed import Answered, Observe
+from countersign.edge.server import Authorizer
 from countersign.edge.tls.callers import Callers
 from countersign.edge.tls.handshakes import Handshakes
 from countersign.wire import auth_pb2 as pb
@@ -28,13 +29,15 @@ CA = new_authority()
 
 
 @contextmanager
-def serving(directory: Path, handshakes: Handshakes, *more: Address) -> Iterator[Serving]:
+def serving(
+    directory: Path, handshakes: Handshakes, *more: Address, observe: Observe | None = None
+) -> Iterator[Serving]:
     current = snapshot()
 
-    def make(answer: Answer, addresses: Sequence[Address]) -> GrpcServer:
-        return GrpcServer(answer, [*addresses, *more], handshakes)
+    def make(authorizer: Authorizer, addresses: Sequence[Address]) -> GrpcServer:
+        return GrpcServer(authorizer, [*addresses, *more], handshakes)
 
-    with Serving(directory, lambda: current, make=make) as server:
+    with Serving(directory, lambda: current, make=make, observe=observe) as server:
         yield server
 
 
@@ -101,6 +104,18 @@ def test_anybody_else_with_a_certificate_gets_a_denial_that_says_why(server: Ser
     assert response.denied_response.status.code == 503
     assert reason(response) == "caller-not-allowed"
     assert why in response.dynamic_metadata.fields["detail"].string_value
+
+
+def test_each_check_of_a_refused_caller_is_told_and_numbered(tmp_path: Path, handshakes: Handshakes) -> None:
+    told = list[Answered]()
+    with serving(tmp_path, handshakes, observe=told.append) as server:
+        responses = [ask(server.address, client_of(CA, OTHER)) for _ in range(2)]
+        assert reason(ask(server.address, client_of(CA, ENVOY))) == "allow-rule-matched"
+
+    assert [each.judged.decision.reason for each in told] == [*["caller-not-allowed"] * 2, "allow-rule-matched"]
+    assert [each.dynamic_metadata.fields["decision_id"].string_value for each in responses] == [
+        each.id for each in told[:2]
+    ]
 
 
 def test_a_refused_caller_learns_nothing_of_the_request(server: Serving) -> None:
@@ -197,7 +212,7 @@ def test_a_refusal_is_reported_once_for_a_certificate() -> None:
 
 @pytest.mark.parametrize("proven", [{}, {"x509_pem_cert": [b"junk"]}, {"x509_common_name": [ENVOY.encode()]}])
 def test_a_connection_without_a_readable_certificate_is_refused(proven: dict[str, list[bytes]]) -> None:
-    answer = Callers(ALLOWED, lambda _: None).refusal(proven)
+    denial = Callers(ALLOWED, lambda _: None).refusal(proven)
 
-    assert answer is not None
-    assert reason(pb.CheckResponse.FromString(answer)) == "caller-not-allowed"
+    assert denial is not None
+    assert denial.reason == "caller-not-allowed"

@@ -12,9 +12,8 @@ from countersign.authorize import deny
 from countersign.certificates.pem import read_pem
 from countersign.certificates.read import CertificateError, read_der
 from countersign.core.certificate import why_no_workload
-from countersign.core.decision import Reason
+from countersign.core.decision import Deny, Reason
 from countersign.core.spiffe import SpiffeId
-from countersign.wire.codec import encode
 
 REMEMBERED: Final = 1024  # certificates, of 1 to 2 KiB
 
@@ -30,16 +29,16 @@ class Callers:
         # A connection shows the same certificate at each call: it is read once, and then found by its text.
         self._refusal = lru_cache(maxsize=REMEMBERED)(self._judged)
 
-    def refusal(self, proven: Mapping[str, Iterable[bytes]]) -> bytes | None:
-        """The answer to a connection's every check, None if it may ask. ``proven`` is grpcio's ``auth_context``."""
+    def refusal(self, proven: Mapping[str, Iterable[bytes]]) -> Deny | None:
+        """The denial of a connection's every check, None if it may ask. ``proven`` is grpcio's ``auth_context``."""
         return self._refusal(b"".join(proven.get(_CERTIFICATE, ())))
 
-    def _judged(self, pem: bytes) -> bytes | None:
+    def _judged(self, pem: bytes) -> Deny | None:
         why = self._why_not(pem)
         if not why:
             return None
         self._report(why)
-        return encode(deny(Reason.CALLER_NOT_ALLOWED, why))
+        return deny(Reason.CALLER_NOT_ALLOWED, why)
 
     def _why_not(self, pem: bytes) -> str:
         try:
