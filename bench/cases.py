@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from countersign.authorize import Mesh, Snapshot
 from countersign.core.jwt_rule import RemoteKeys
 from countersign.mesh.issuer import Issuer
 from countersign.policy.parse import parse
 from countersign.policy.scope import PolicySet
+from countersign.snapshot import Mesh, Snapshot
 from countersign.tokens.keys import KeySet
 from countersign.wire import auth_pb2 as pb
 from google.protobuf import json_format

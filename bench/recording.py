@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from countersign.authorize import Snapshot
 from countersign.edge.check import Checker
 from countersign.edge.metrics.tally import Tally
 from countersign.record.recorder import Recorder, observing
 from countersign.record.settings import LogFile, RecordSettings
+from countersign.snapshot import Snapshot
 
 from bench.cases import Case, snapshot_and_cases
 

@@ -5,13 +5,15 @@ from dataclasses import replace
 from typing import Any, Final
 
 import pytest
-from countersign.authorize import ACCESS_DENIED, Judgement, Mesh, Snapshot, Step, authorize, deny, judge
+from countersign.authorize import authorize, judge
 from countersign.core.decision import Allow, AllowReason, Decision, Deny, Mutations, Reason
 from countersign.core.facts import Endpoint, HttpRequest, RequestFacts
 from countersign.core.identity import PeerRules, PeerSource, XfccMode
 from countersign.core.jwt_rule import InlineKeys, RemoteKeys
 from countersign.core.posture import Posture
+from countersign.judgement import ACCESS_DENIED, Judgement, Step, deny
 from countersign.mesh.issuer import Issuer
+from countersign.snapshot import Mesh, Snapshot
 from countersign.tokens.authenticate import Authenticated
 from countersign.tokens.cache import TokenCache
 from countersign.tokens.keys import KeySet

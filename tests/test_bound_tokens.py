@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import Any, Final
 
 import pytest
-from countersign.authorize import Mesh, authorize
+from countersign.authorize import authorize
 from countersign.certificates.presented import present
 from countersign.core.decision import Allow, Decision, Deny, Reason
 from countersign.core.facts import RequestFacts
 from countersign.core.jwt_rule import RemoteKeys
 from countersign.core.posture import Posture
 from countersign.mesh.issuer import Issuer
+from countersign.snapshot import Mesh
 from countersign.tokens.cache import TokenCache
 from countersign.tokens.keys import KeySet
 

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from countersign.authorize import Mesh
 from countersign.edge.addresses import TcpAddress, UnixAddress
 from countersign.edge.check import Checker
 from countersign.in_force import InForce, Policies
 from countersign.policy.workload import GATEWAY_CLASS_LABEL, WAYPOINT_CLASS
 from countersign.settings import Settings
+from countersign.snapshot import Mesh
 from countersign.wire import auth_pb2 as pb
 
 from bench.counting import count_calls

@@ -10,10 +10,8 @@ It awaits nothing, reads no clock and touches no file: everything it needs is in
 5. let the authorization policies decide.
 """
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import partial
 from math import inf
 from typing import Final
@@ -26,19 +24,17 @@ from countersign.core.decision import Allow, AllowReason, Decision, Deny, Mutati
 from countersign.core.facts import HttpRequest, RequestFacts
 from countersign.core.identity import (
     NOBODY,
-    XFCC_HEADER,
     Identity,
     Peer,
     PeerError,
-    PeerRules,
     VerifiedToken,
     authenticate_peer,
 )
-from countersign.core.jwt_rule import FetchedKeys, JwtRule, KeySource
+from countersign.core.jwt_rule import FetchedKeys, JwtRule
 from countersign.core.posture import Posture
-from countersign.core.remote_ip import headers_read as remote_ip_headers
 from countersign.core.remote_ip import remote_ip
 from countersign.core.spiffe import SpiffeId
+from countersign.judgement import Judgement, Step, deny, unauthenticated
 from countersign.policy.compile import CompiledPolicies
 from countersign.policy.resources import MtlsMode
 from countersign.policy.scope import PolicySet, PortMode, WorkloadPolicies
@@ -46,100 +42,14 @@ from countersign.policy.spec import Evaluation, custom_rules, decider, evaluate
 from countersign.policy.terms.evidence import Evidence
 from countersign.policy.trace import RuleTrace
 from countersign.policy.workload import Workload, WorkloadError, find_workload
+from countersign.snapshot import Mesh, Snapshot
 from countersign.tokens.authenticate import Authenticated, KeysNeeded, TokenRefused, authenticate
-from countersign.tokens.authenticate import headers_read as token_headers
 from countersign.tokens.bound import refuse_unbound
-from countersign.tokens.cache import TokenCache
 from countersign.tokens.forwarded import forwarded
-from countersign.tokens.keys import KeySet
 
-ACCESS_DENIED: Final = "RBAC: access denied"  # Envoy's RBAC filter says it so; log pipelines look for it
-_BAD_REQUEST: Final = "request malformed"
-_UNAVAILABLE: Final = "authorization unavailable"
-
-# What the client gets. Everything else about a denial is for the operator.
-_ANSWERS: Final[Mapping[Reason, tuple[int, str]]] = {
-    Reason.REQUEST_MALFORMED: (400, _BAD_REQUEST),
-    Reason.REQUEST_INCOMPLETE: (400, _BAD_REQUEST),
-    Reason.WORKLOAD_UNKNOWN: (503, _UNAVAILABLE),
-    Reason.NO_POLICIES: (503, _UNAVAILABLE),
-    Reason.DEADLINE_PASSED: (503, _UNAVAILABLE),
-    Reason.OVERLOADED: (503, _UNAVAILABLE),
-    Reason.INTERNAL_ERROR: (503, _UNAVAILABLE),
-    Reason.CALLER_NOT_ALLOWED: (503, _UNAVAILABLE),
-    Reason.UNRECORDED: (503, _UNAVAILABLE),
-}
-_FORBIDDEN: Final = (403, ACCESS_DENIED)
 _NOBODY: Final = Authenticated(token=None, mutations=Mutations(), until=inf)
 
 _EXPLAINED: Final = 64  # rules of a workload; to ask more of them again at each denial would reward attackers
-_REALM_PATH: Final = 256  # Envoy's MaximumUriLength, jwt_authn/filter.cc
-_VISIBLE: Final = re.compile(r"[\x21-\x7e]*")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mesh:
-    """How requests are read. ``namespace`` and ``labels`` are the workload's where the request does not say."""
-
-    trust_domain: str = "cluster.local"
-    trust_domain_aliases: tuple[str, ...] = ()
-    root_namespace: str = "istio-system"
-    namespace: str = ""
-    labels: tuple[tuple[str, str], ...] = ()
-    remote_ip_hops: int = 0
-    remote_ip_header: str = ""
-    peer: PeerRules = PeerRules()  # noqa: RUF009 (frozen)
-    posture: Posture = Posture.STRICT
-
-    @property
-    def trust_domains(self) -> tuple[str, ...]:
-        """Every name of the local mesh."""
-        return (self.trust_domain, *self.trust_domain_aliases)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """Everything a check reads, immutable and swapped as one. ``policies`` is None until a set has loaded.
-
-    ``tokens`` is not immutable, but changes no decision: it only remembers what was verified.
-    """
-
-    mesh: Mesh
-    policies: PolicySet | None
-    keys: Mapping[KeySource, KeySet]
-    tokens: TokenCache | None = None
-
-
-class Step(StrEnum):
-    """The steps of the pipeline, as people call them."""
-
-    REQUEST = "request"
-    WORKLOAD = "workload"
-    PEER = "peer (PeerAuthentication)"
-    CUSTOM = "custom (AuthorizationPolicy CUSTOM)"
-    TOKEN = "token (RequestAuthentication)"  # noqa: S105
-    POLICIES = "policies (AuthorizationPolicy)"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
-    """A decision, the step that made it, and what the steps until then found.
-
-    ``custom`` are the CUSTOM rules that were asked, if the judgement is by the definition. ``token`` is also one that
-    had verified and was refused for being another workload's. A refresh of the key sets that it ``awaits`` may change
-    the decision. Until ``until`` (seconds since the epoch) the same facts give the same decision with the same
-    snapshot; 0 if they may not.
-    """
-
-    step: Step
-    decision: Decision
-    workload: Workload | None = None
-    peer: SpiffeId | None = None
-    custom: tuple[RuleTrace, ...] = ()
-    token: VerifiedToken | None = None
-    evaluation: Evaluation | None = None
-    awaits: frozenset[FetchedKeys] = frozenset()
-    until: float = 0.0
 
 
 @dataclass(slots=True)
@@ -187,12 +97,6 @@ class _RefusedError(Exception):
         self.policy = policy
 
 
-def deny(reason: Reason, detail: str = "", policy: PolicyRef | None = None, generation: int = 0) -> Deny:
-    """A denial with the answer that its reason gives to a client."""
-    status, body = _ANSWERS.get(reason, _FORBIDDEN)
-    return Deny(reason=reason, status=status, body=body, policy=policy, detail=detail, generation=generation)
-
-
 def authorize(
     facts: RequestFacts, snapshot: Snapshot, now: float, *, may_wait: bool, explain: bool = True
 ) -> Judgement:
@@ -203,13 +107,6 @@ def authorize(
     """
     authenticator = partial(_authenticate, snapshot=snapshot, now=now, may_wait=may_wait)
     return _judge(facts, snapshot, authenticator, _SERVING if explain else _BRIEF)
-
-
-def headers_read(mesh: Mesh, policies: PolicySet) -> frozenset[str]:
-    """The (lower-case) names of all headers at which a decision about HTTP may look, whatever the workload."""
-    rules = (rule for resource in policies.resources.request_authentications for rule in resource.rules)
-    of_address = remote_ip_headers(mesh.remote_ip_hops, mesh.remote_ip_header)
-    return frozenset({XFCC_HEADER}) | of_address | token_headers(rules) | policies.headers_read
 
 
 def judge(facts: RequestFacts, snapshot: Snapshot, authenticator: Authenticator) -> Judgement:
@@ -264,7 +161,7 @@ def _steps(
         found.token = user.token
         user = refuse_unbound(user, applied.jwt_rules, peer, mesh.posture) or user
     if isinstance(user, TokenRefused):
-        return found.refused(_unauthenticated(facts.http, user, policies.generation), awaits, until=0.0)
+        return found.refused(unauthenticated(facts.http, user, policies.generation), awaits, until=0.0)
     if facts.http is not None:  # policies look at what goes on, not at what a client wrote in a token's name
         http = forwarded(facts.http, user.mutations)
         facts = facts if http is facts.http else facts.with_http(http)
@@ -402,22 +299,3 @@ def _certificate(facts: RequestFacts) -> Certificate | None:
         return presented(facts.source.certificate)
     except CertificateError as error:
         raise _RefusedError(Reason.PEER_CERTIFICATE_MALFORMED, f"source.certificate: {error}") from error
-
-
-def _unauthenticated(http: HttpRequest | None, refused: TokenRefused, generation: int) -> Deny:
-    """Envoy's answer to a bad token: its text, and where to authenticate (jwt_authn/filter.cc, RFC 6750 3).
-
-    Without the query, which Envoy repeats: a token may be in it, and answers are logged by whoever stands between.
-    """
-    realm = f"{http.scheme}://{http.host}{http.path.partition('?')[0][:_REALM_PATH]}" if http else ""
-    error = "" if refused.reason is Reason.TOKEN_MISSING else ', error="invalid_token"'
-    challenge = f'Bearer realm="{realm}"{error}'
-    return Deny(
-        reason=refused.reason,
-        status=refused.status,
-        body=refused.text,
-        headers=(("www-authenticate", challenge),) if _VISIBLE.fullmatch(realm) else (),
-        policy=refused.policy,
-        detail=refused.detail or refused.text,
-        generation=generation,
-    )

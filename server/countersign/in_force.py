@@ -6,12 +6,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from countersign.authorize import Mesh, Snapshot
 from countersign.core.jwt_rule import FetchedKeys, InlineKeys, KeySource
 from countersign.policy.resources import Resources
 from countersign.policy.scope import PolicySet
 from countersign.policy.workload import Workload, WorkloadError, workload_of
 from countersign.settings import Settings
+from countersign.snapshot import Mesh, Snapshot
 from countersign.tokens.cache import TokenCache
 from countersign.tokens.keys import KeySet
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from countersign.authorize import Mesh
 from countersign.core.identity import PeerSource
 from countersign.core.spiffe import is_trust_domain
 from countersign.edge.addresses import Address, AddressError, TcpAddress, of_worker
@@ -12,6 +11,7 @@ from countersign.edge.tls.settings import TlsSettings
 from countersign.edge.transport import Transport
 from countersign.record.file import stdout_lock
 from countersign.record.settings import RecordSettings, Stdout
+from countersign.snapshot import Mesh
 from countersign.tokens.cache import ENTRIES
 
 

@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Final, Self
 
 import grpc
-from countersign.authorize import Mesh, Snapshot
 from countersign.core.decision import Deny
 from countersign.core.jwt_rule import KeySource
 from countersign.edge.addresses import Address, UnixAddress
@@ -20,6 +19,7 @@ from countersign.edge.server import Authorizer, Held, Server
 from countersign.edge.transport import Transport, make_server
 from countersign.policy.parse import parse
 from countersign.policy.scope import PolicySet
+from countersign.snapshot import Mesh, Snapshot
 from countersign.tokens.keys import KeySet
 from countersign.wire import auth_pb2 as pb
 from countersign.wire.codec import METHOD

@@ -12,11 +12,11 @@ from typing import Any, NoReturn
 import grpc
 import pytest
 from countersign import authorize as pipeline
-from countersign.authorize import Snapshot
 from countersign.core.jwt_rule import FetchedKeys, RemoteKeys
 from countersign.edge import check, remembered
 from countersign.edge.transport import Transport
 from countersign.mesh.issuer import Issuer
+from countersign.snapshot import Snapshot
 from countersign.tokens.keys import KeySet
 from countersign.wire import auth_pb2 as pb
 from countersign.wire import outline

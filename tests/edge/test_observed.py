@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 import pytest
-from countersign.authorize import Snapshot
 from countersign.core.jwt_rule import FetchedKeys
 from countersign.edge import check
 from countersign.edge.check import Checker
 from countersign.edge.observed import Answered, Numbers, Stages
 from countersign.edge.transport import Transport
 from countersign.mesh.issuer import Issuer
+from countersign.snapshot import Snapshot
 from countersign.tokens.keys import KeySet
 from countersign.wire import auth_pb2 as pb
 from countersign.wire.codec import NUMBER_HEADER, numbered

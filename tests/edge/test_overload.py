@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from countersign.authorize import Snapshot
 from countersign.edge import check
 from countersign.edge.addresses import UnixAddress
 from countersign.edge.check import BUDGET, OVERLOADED, Checker
 from countersign.edge.native_server import NativeServer
 from countersign.edge.waiting import MAX_CALLS
 from countersign.mesh.issuer import Issuer
+from countersign.snapshot import Snapshot
 from countersign.wire import auth_pb2 as pb
 
 from tests.edge.frames import CALL, DATA, END_HEADERS, END_STREAM, HEADERS, Peer, frame, message

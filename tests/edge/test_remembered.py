@@ -12,13 +12,14 @@ from typing import Any, Final
 
 import pytest
 from countersign import authorize as pipeline
-from countersign.authorize import Judgement, Snapshot, Step
 from countersign.core.decision import Allow, AllowReason, Mutations
 from countersign.core.jwt_rule import KeySource, RemoteKeys
 from countersign.edge import check, remembered
 from countersign.edge.check import Checker
 from countersign.edge.remembered import Answer, Memory
+from countersign.judgement import Judgement, Step
 from countersign.mesh.issuer import Issuer
+from countersign.snapshot import Snapshot
 from countersign.tokens.cache import TokenCache
 from countersign.tokens.keys import KeySet
 from countersign.wire import auth_pb2 as pb

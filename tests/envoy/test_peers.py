@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from countersign.authorize import Mesh
 from countersign.core.identity import PeerRules, PeerSource, XfccMode
 from countersign.core.jwt_rule import RemoteKeys
 from countersign.core.spiffe import SpiffeId
@@ -26,6 +25,7 @@ from countersign.mesh.envoy import Envoy
 from countersign.mesh.issuer import Issuer
 from countersign.mesh.relocate import Places
 from countersign.mesh.upstream import upstream
+from countersign.snapshot import Mesh
 from countersign.tokens.keys import KeySet
 
 from tests.edge.serving import Serving, snapshot

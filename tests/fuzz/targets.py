@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from countersign.authorize import Mesh, Snapshot
 from countersign.core.decision import Reason
 from countersign.core.identity import PeerError, PeerRules, PeerSource, authenticate_peer
 from countersign.core.jwt_rule import InlineKeys
@@ -20,6 +19,7 @@ from countersign.core.spiffe import SpiffeId, SpiffeIdError
 from countersign.core.xfcc import MAX_ELEMENTS, ClientCert, XfccError
 from countersign.core.xfcc import parse as parse_xfcc
 from countersign.edge.check import Checker
+from countersign.snapshot import Mesh, Snapshot
 from countersign.tokens.jose import ALGORITHMS, TokenError
 from countersign.tokens.jose import parse as parse_token
 from countersign.tokens.keys import KeySet, KeySetError

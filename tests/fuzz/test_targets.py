@@ -4,12 +4,12 @@ from random import Random
 from typing import Any
 
 import pytest
-from countersign.authorize import deny
 from countersign.core.decision import Reason
 from countersign.core.identity import Peer
 from countersign.core.posture import Posture
 from countersign.core.spiffe import SpiffeId
 from countersign.core.xfcc import ClientCert
+from countersign.judgement import deny
 from countersign.wire import auth_pb2 as pb
 from countersign.wire.codec import encode
 from google.protobuf.message import DecodeError

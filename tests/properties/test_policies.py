@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from countersign.authorize import Mesh, Snapshot, authorize
+from countersign.authorize import authorize
 from countersign.core.decision import Allow, AllowReason, Deny, Reason
 from countersign.core.facts import RequestFacts
 from countersign.core.identity import Identity, VerifiedToken
@@ -16,6 +16,7 @@ from countersign.policy.spec import Evaluation, custom, evaluate
 from countersign.policy.terms.attributes import ATTRIBUTES
 from countersign.policy.terms.evidence import Evidence
 from countersign.policy.workload import Workload
+from countersign.snapshot import Mesh, Snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ import random
 import time
 from typing import Any, Final
 
-from countersign.authorize import Mesh, Snapshot, authorize
+from countersign.authorize import authorize
 from countersign.core.identity import PeerRules, PeerSource
 from countersign.core.jwt_rule import HeaderLocation, InlineKeys, JwtRule, KeySource
 from countersign.core.posture import Posture
@@ -13,6 +13,7 @@ from countersign.edge.check import Checker
 from countersign.mesh.issuer import Issuer
 from countersign.policy.resources import AuthorizationPolicy, Meta, RequestAuthentication, Resources
 from countersign.policy.scope import PolicySet
+from countersign.snapshot import Mesh, Snapshot
 from countersign.tokens.keys import KeySet
 from countersign.wire import auth_pb2 as pb
 from countersign.wire.codec import RequestError, decode, encode

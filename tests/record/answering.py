@@ -2,11 +2,11 @@
 
 from typing import Any, Final
 
-from countersign.authorize import Judgement, Step, deny
 from countersign.core.decision import Allow, AllowReason, DryRun, Mutations, PolicyRef, Reason
 from countersign.core.identity import VerifiedToken
 from countersign.core.spiffe import SpiffeId
 from countersign.edge.observed import Answered, Stages
+from countersign.judgement import Judgement, Step, deny
 from countersign.policy.workload import Workload
 from countersign.wire import auth_pb2 as pb
 

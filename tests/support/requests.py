@@ -3,17 +3,19 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from countersign.authorize import Judgement, Mesh, Snapshot, authorize
+from countersign.authorize import authorize
 from countersign.core.decision import Decision
 from countersign.core.facts import Endpoint, Headers, HttpRequest, RequestFacts
 from countersign.core.identity import Identity, VerifiedToken
 from countersign.core.posture import Posture
 from countersign.core.spiffe import SpiffeId
+from countersign.judgement import Judgement
 from countersign.policy.parse import parse
 from countersign.policy.resources import Resources
 from countersign.policy.scope import PolicySet, WorkloadPolicies, scope
 from countersign.policy.terms.evidence import Evidence
 from countersign.policy.workload import Workload
+from countersign.snapshot import Mesh, Snapshot
 
 NOW: Final = 1_800_000_000.0
 ROOT_NAMESPACE: Final = "istio-system"

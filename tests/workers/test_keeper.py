@@ -4,10 +4,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from countersign.authorize import Mesh
 from countersign.core.jwt_rule import RemoteKeys
 from countersign.edge.addresses import TcpAddress, UnixAddress
 from countersign.settings import Settings
+from countersign.snapshot import Mesh
 from countersign.workers.keeper import Keeper
 from countersign.workers.messages import Landed, Logs, Missed, Start, packed
 

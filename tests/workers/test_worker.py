@@ -5,12 +5,12 @@ import logging
 import socket
 from pathlib import Path
 
-from countersign.authorize import Mesh
 from countersign.core.jwt_rule import RemoteKeys
 from countersign.edge.addresses import TcpAddress, UnixAddress
 from countersign.in_force import Policies
 from countersign.policy.parse import parse
 from countersign.settings import Settings
+from countersign.snapshot import Mesh
 from countersign.workers.messages import Keys, Logs, Start, loaded, packed
 from countersign.workers.worker import _Worker
 

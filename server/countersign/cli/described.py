@@ -7,10 +7,10 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
-from countersign.authorize import Mesh
 from countersign.cli.described_peer import NONE, DescribedPeer, DescriptionError, add_peer_flags, described_peer
 from countersign.core.facts import Endpoint, Headers, HttpRequest, RequestFacts
 from countersign.core.identity import XFCC_HEADER, PeerSource
+from countersign.snapshot import Mesh
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")

@@ -10,7 +10,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Final
 
-from countersign.authorize import Judgement, Mesh, Snapshot, Step, judge
+from countersign.authorize import judge
 from countersign.cli.conceal import Concealer, printable, without_tokens
 from countersign.cli.described import (
     add_request_flags,
@@ -31,10 +31,12 @@ from countersign.core.facts import RequestFacts
 from countersign.core.jwt_rule import JwtRule, KeySource, RemoteKeys
 from countersign.edge.policy_files import parse_files, read_files
 from countersign.edge.recorded import RecordedError, read_recorded
+from countersign.judgement import Judgement, Step
 from countersign.policy.problems import Code, PolicyError
 from countersign.policy.resources import Meta, Resources
 from countersign.policy.scope import PolicySet, PortMode
 from countersign.settings import SettingsError, refuse_impossible
+from countersign.snapshot import Mesh, Snapshot
 from countersign.tokens.assume import assume_claims, assume_signatures, parse_claims
 from countersign.tokens.authenticate import authenticate
 from countersign.tokens.bound import bindings

@@ -3,10 +3,10 @@
 import argparse
 from typing import Final
 
-from countersign.authorize import Mesh
 from countersign.core.identity import PeerRules, PeerSource, XfccMode
 from countersign.core.posture import Posture
 from countersign.core.spiffe import SpiffeId, SpiffeIdError, is_trust_domain
+from countersign.snapshot import Mesh
 
 DEFAULT_POLICIES: Final = "/etc/countersign/policies"
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from countersign.authorize import Judgement, Step
 from countersign.core.decision import AllowReason, Reason
 from countersign.core.facts import RequestFacts
 from countersign.core.jwt_rule import JwtRule, RemoteKeys
 from countersign.core.posture import Posture
+from countersign.judgement import Judgement, Step
 from countersign.tokens.authenticate import is_preflight
 from countersign.tokens.jose import UnverifiedToken
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from countersign.authorize import Judgement, Step
 from countersign.cli.conceal import Concealer
 from countersign.cli.explanation import (
     Changes,
@@ -24,6 +23,7 @@ from countersign.core.binding import Binding, names_in
 from countersign.core.claims import claim_at
 from countersign.core.decision import Allow, Decision, DryRun, Mutations, PolicyRef, Reason
 from countersign.core.identity import VerifiedToken
+from countersign.judgement import Judgement, Step
 from countersign.policy.scope import PortMode
 from countersign.policy.terms.evidence import ABSENT
 from countersign.policy.trace import ClauseTrace, RuleTrace, TermTrace, nearest

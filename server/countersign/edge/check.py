@@ -15,12 +15,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from countersign.authorize import Judgement, Snapshot, Step, authorize, deny
+from countersign.authorize import authorize
 from countersign.core.decision import Allow, Deny, Reason
 from countersign.core.jwt_rule import FetchedKeys
 from countersign.edge.observed import Answered, Numbers, Observe, Stages, UnrecordedError
 from countersign.edge.remembered import Answer, Memory, Question
 from countersign.edge.server import Held
+from countersign.judgement import Judgement, Step, deny
+from countersign.snapshot import Snapshot
 from countersign.wire.codec import RequestError, decode, encode, numbered
 
 _log: Final = logging.getLogger(__name__)

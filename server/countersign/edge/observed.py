@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from countersign.authorize import Judgement
+from countersign.judgement import Judgement
 
 
 class Stages(NamedTuple):

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from google.protobuf import json_format
 
-from countersign.authorize import deny
 from countersign.core.decision import Deny
 from countersign.core.facts import RequestFacts
+from countersign.judgement import deny
 from countersign.tokens.strict_json import JsonError, loads
 from countersign.wire import auth_pb2 as pb
 from countersign.wire.codec import RequestError, decode

@@ -13,8 +13,9 @@ import marshal
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-from countersign.authorize import Judgement, Snapshot, headers_read
 from countersign.core.facts import RequestFacts
+from countersign.judgement import Judgement
+from countersign.snapshot import Snapshot, headers_read
 from countersign.wire.outline import Ask, Asking, facts_of
 
 MAX_ANSWERS: Final = 4096  # of each of two halves

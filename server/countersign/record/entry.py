@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
 
-from countersign.authorize import Judgement
 from countersign.core.decision import Allow, Decision, DryRun, PolicyRef
 from countersign.core.facts import Endpoint, HttpRequest, RequestFacts
 from countersign.core.identity import VerifiedToken
 from countersign.edge.observed import Answered, Stages
+from countersign.judgement import Judgement
 from countersign.policy.workload import Workload
 from countersign.record.text import path_of, plain
 

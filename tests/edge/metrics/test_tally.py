@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any, Final
 
 import pytest
-from countersign.authorize import Judgement, Step, deny
 from countersign.core.decision import Allow, AllowReason, DryRun, Mutations, PolicyRef, Reason
 from countersign.core.identity import VerifiedToken
 from countersign.edge.metrics import tally as tallying
 from countersign.edge.metrics.state import Counted, Tokens
 from countersign.edge.metrics.tally import BUCKETS, OTHER, Duration, Kind, Tally, Totals
 from countersign.edge.observed import Answered, Stages
+from countersign.judgement import Judgement, Step, deny
 
 TOKEN: Final = VerifiedToken(claims={}, issuer="https://issuer.test", subject="alice", expires_at=None)
 

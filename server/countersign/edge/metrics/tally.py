@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from countersign.authorize import Judgement
 from countersign.core.decision import AllowReason, Reason
 from countersign.edge.observed import Answered, Stages
+from countersign.judgement import Judgement
 
 BUCKETS: Final = 20  # of durations: bucket n has those below 2**n microseconds; 0.26 s is beyond any deadline
 KINDS: Final = 4096  # of decisions that are told apart; policies come and go, and what counts them must not grow

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
-from countersign.authorize import deny
 from countersign.certificates.pem import read_pem
 from countersign.certificates.read import CertificateError, read_der
 from countersign.core.certificate import why_no_workload
 from countersign.core.decision import Deny, Reason
 from countersign.core.spiffe import SpiffeId
+from countersign.judgement import deny
 
 REMEMBERED: Final = 1024  # certificates, of 1 to 2 KiB
 
