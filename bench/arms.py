@@ -94,7 +94,7 @@ def noop(kind: str, address: Path) -> list[str]:
 def countersign(address: Path, policies: Path, probes: int, *flags: str) -> list[str]:
     """Countersign as its users start it."""
     command = [sys.executable, "-P", "-m", "countersign", "serve", "--listen", f"unix:{address}"]
-    return [*command, "--policies", str(policies), "--probes", f"127.0.0.1:{probes}", *flags]
+    return [*command, "--policies", str(policies), "--probes", f"127.0.0.1:{probes}", "--admin", "off", *flags]
 
 
 def go_program(name: str, directory: Path) -> Path:

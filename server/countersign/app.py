@@ -5,6 +5,9 @@ import logging
 import signal
 from typing import Final
 
+from countersign.admin.denials import Denial, Noted, Recent, noting
+from countersign.admin.server import admin
+from countersign.admin.view import View, workloads_of
 from countersign.certificates.served import Served
 from countersign.edge.check import Checker, report_on
 from countersign.edge.metrics.exposition import Exposition
@@ -28,8 +31,11 @@ _GRACE: Final = 10.0  # seconds for running checks to end after SIGTERM
 class App:
     """One serving process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, configuration: str = "") -> None:
         self._settings = settings
+        self._noted = None if settings.admin is None else Noted()
+        self._recent = Recent()
+        self._configuration = configuration
         self._news = asyncio.Event()  # something that readiness depends on has changed
         self._in_force = InForce(settings)
         self._handshakes = None if settings.tls is None else Handshakes(settings.tls.callers)
@@ -52,7 +58,7 @@ class App:
             self._in_force.current,
             self._sources.refresh,
             report_on(loop),
-            observing(recorder, tally.count),
+            observing(recorder, noting(tally.count, self._noted)),
             number_allows=recorder is not None,
         )
         metrics = Exposition(
@@ -64,7 +70,7 @@ class App:
             _log.info("listening on %s", ", ".join(map(str, self._settings.listen)))
             await self._say(server)
             # After the server and its health: whoever is told that we are ready may call at once, and ask again.
-            with Probes(self._settings.probes, lambda: self._checks, metrics.text):
+            with admin(self._settings, self._view()), Probes(self._settings.probes, lambda: self._checks, metrics.text):
                 await self._serve(server)
         finally:
             await server.drain(_GRACE)
@@ -92,6 +98,20 @@ class App:
         for task in done:
             if task is not stopped:
                 task.result()
+
+    def _view(self) -> View:
+        return View(
+            snapshot=self._in_force.current,
+            key_states=self._sources.key_states,
+            denials=self._denials,
+            workloads=lambda: workloads_of(self._in_force.current()),
+            configuration=self._configuration,
+        )
+
+    def _denials(self) -> tuple[Denial, ...]:
+        if self._noted is not None:
+            self._recent.add(self._noted.take())
+        return self._recent.all()
 
     def _give(self, served: Served) -> None:
         if self._handshakes is not None:

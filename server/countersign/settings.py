@@ -24,7 +24,7 @@ class Settings:
     """Everything that `serve` needs. Raise `SettingsError` for what cannot work.
 
     ``token_cache`` is how many verified tokens are remembered, 0 for none; by each of the ``workers``. ``record`` is
-    the log of decisions, None for none.
+    the log of decisions, None for none. ``admin`` is where the admin API listens, None for nowhere.
     """
 
     listen: tuple[Address, ...]
@@ -38,6 +38,8 @@ class Settings:
     workers: int = 1
     tls: TlsSettings | None = None
     record: RecordSettings | None = None
+    admin: TcpAddress | None = None
+    insecure_admin: bool = False
 
     def __post_init__(self) -> None:
         """Hold the settings against each other."""
@@ -51,6 +53,8 @@ class Settings:
             raise SettingsError("--transport native: pygrpc-native has no TLS; say auto or grpcio")
         if len(set(self.listen)) != len(self.listen):
             raise SettingsError("--listen: the same address twice")
+        if self.admin is not None:
+            self._refuse_open_admin(self.admin)
         if self.workers > 1:
             self._refuse_clashes()
         refuse_impossible(self.mesh)
@@ -76,9 +80,20 @@ class Settings:
             return self
         return replace(self, record=replace(self.record, stdout_lock=stdout_lock()))
 
+    def _refuse_open_admin(self, admin: TcpAddress) -> None:
+        if not admin.is_loopback and not self.insecure_admin:
+            raise SettingsError(
+                f"--admin {admin}: whoever reaches it sees policies, and who was denied what; listen on loopback, "
+                "or say --insecure-admin"
+            )
+        if admin.port and admin == self.probes:
+            raise SettingsError(f"--admin {admin}: the address of --probes; each wants one of its own")
+
     def _refuse_clashes(self) -> None:
         flags = f"--workers {self.workers} and --listen"
         taken: dict[Address, str] = {self.probes: "--probes"}
+        if self.admin is not None:
+            taken[self.admin] = "--admin"
         for worker in range(self.workers):
             try:
                 addresses = self.addresses_of(worker)

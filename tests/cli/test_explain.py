@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from countersign.cli.conceal import printable
 from countersign.cli.explanation_text import Style
+from countersign.explanation.conceal import printable
 
 from tests.cli.explaining import GATEWAY, POLICIES, SLEEP, Explain
 from tests.support.requests import authorization, peer_authentication, request_authentication

@@ -225,6 +225,7 @@ def test_health_tells_a_ready_container_from_one_that_was_ended(
     probes = "127.0.0.1:18282"
     command = ["serve", "--listen", "unix:/run/countersign/authz.sock", "--policies", "/etc/countersign/policies"]
     command += ["--trust-domain", "cluster.local", "--root-namespace", "istio-system", "--probes", probes]
+    command += ["--admin", "off"]
     started = time.monotonic()
     container = Container(image, "another", command, volumes, tmp_path)
     health = ("countersign", "health", "--probes", probes)

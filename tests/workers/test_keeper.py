@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from countersign.admin.denials import Recent
 from countersign.core.jwt_rule import RemoteKeys
 from countersign.edge.addresses import TcpAddress, UnixAddress
 from countersign.settings import Settings
@@ -18,7 +19,7 @@ SOURCE = RemoteKeys("https://issuer.test/jwks")
 def test_a_worker_hears_whether_a_fetch_for_its_missed_key_is_permitted(permitted: bool) -> None:
     async def play() -> None:
         fetch = asyncio.get_running_loop().create_future()
-        keeper = Keeper("worker 0", _start(), lambda _: fetch if permitted else None, lambda: None)
+        keeper = Keeper("worker 0", _start(), lambda _: fetch if permitted else None, lambda: None, Recent())
         keeper._hear(Missed(source=SOURCE))
         if permitted:
             assert not keeper._outbox._landed  # before the fetch has ended

@@ -9,7 +9,7 @@ from countersign.certificates.chain import links, why_unverified
 from countersign.certificates.read import CertificateError
 from countersign.cli.certificate_file import read_certificates
 from countersign.cli.certificate_report import Report, as_json, as_text, report
-from countersign.cli.conceal import printable
+from countersign.explanation.conceal import printable
 
 _FINDING: Final = 1
 _USAGE: Final = 2

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from countersign.certificates.chain import Link
-from countersign.cli.conceal import printable
 from countersign.cli.times import span
 from countersign.core.certificate import Certificate, why_no_workload
 from countersign.core.spiffe import SpiffeId
+from countersign.explanation.conceal import printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 from countersign.authorize import judge
-from countersign.cli.conceal import Concealer, printable, without_tokens
 from countersign.cli.described import (
     add_request_flags,
     described_request,
@@ -20,29 +19,27 @@ from countersign.cli.described import (
     towards,
 )
 from countersign.cli.described_peer import DescriptionError
-from countersign.cli.explanation import Explanation, as_json
 from countersign.cli.explanation_text import Style, as_text
 from countersign.cli.mesh_flags import DEFAULT_POLICIES, add_mesh_flags, mesh_of
-from countersign.cli.remarks import Circumstances, no_user, remarks, request_line
 from countersign.cli.times import moment
-from countersign.cli.wording import Asked, explanation
 from countersign.core.decision import Deny
 from countersign.core.facts import RequestFacts
-from countersign.core.jwt_rule import JwtRule, KeySource, RemoteKeys
+from countersign.core.jwt_rule import KeySource, RemoteKeys
 from countersign.edge.policy_files import parse_files, read_files
 from countersign.edge.recorded import RecordedError, read_recorded
+from countersign.explanation.conceal import printable, without_tokens
+from countersign.explanation.explained import Judged, explained, jwt_rules
+from countersign.explanation.form import Explanation, as_json
 from countersign.judgement import Judgement, Step
 from countersign.policy.problems import Code, PolicyError
-from countersign.policy.resources import Meta, Resources
-from countersign.policy.scope import PolicySet, PortMode
+from countersign.policy.resources import Resources
+from countersign.policy.scope import PolicySet
 from countersign.settings import SettingsError, refuse_impossible
 from countersign.snapshot import Mesh, Snapshot
 from countersign.tokens.assume import assume_claims, assume_signatures, parse_claims
 from countersign.tokens.authenticate import authenticate
-from countersign.tokens.bound import bindings
 from countersign.tokens.jose import TokenError, UnverifiedToken
 from countersign.tokens.keys import KeySet, KeySetError
-from countersign.tokens.locate import header_locations
 from countersign.tokens.strict_json import JsonError, loads
 
 _ALLOWED, _DENIED, _USAGE, _IO = 0, 1, 2, 3
@@ -88,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         mesh = towards(mesh_of(arguments), arguments.to)
         refuse_impossible(mesh)
         question = _question(arguments, mesh)
-        explained = _explain(question, arguments, mesh)
+        told = _explain(question, arguments, mesh)
     except PolicyError as error:
         print(f"countersign explain: the policies cannot be used\n{error}", file=sys.stderr)
         unreadable = all(problem.code is Code.UNREADABLE_FILE for problem in error.problems)
@@ -98,8 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
         return _USAGE
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    print(as_json(explained) if arguments.output == "json" else as_text(explained, _style()))
-    return _DENIED if explained.decision == "DENY" and not arguments.exit_zero else _ALLOWED
+    print(as_json(told) if arguments.output == "json" else as_text(told, _style()))
+    return _DENIED if told.decision == "DENY" and not arguments.exit_zero else _ALLOWED
 
 
 def _question(arguments: argparse.Namespace, mesh: Mesh) -> _Question:
@@ -144,19 +141,14 @@ def _explain(question: _Question, arguments: argparse.Namespace, mesh: Mesh) -> 
     jwks = _jwks(arguments.jwks)
     snapshot = Snapshot(mesh=mesh, policies=policies, keys={**_remote(resources, jwks), **inline})
     judgement, checked = _judgement(question, snapshot, may_wait=jwks is None)
-    facts = None if isinstance(question.facts, Deny) else question.facts
-    applied = policies.for_workload(judgement.workload) if policies and judgement.workload else None
-    known = Circumstances(
-        facts=facts,
+    judged = Judged(
+        judgement=judgement,
+        facts=None if isinstance(question.facts, Deny) else question.facts,
         claims=question.claims,
         signature_checked=checked,
-        jwt_rules=applied.jwt_rules if applied else (),
-        posture=mesh.posture,
-        namespaces=frozenset(meta.namespace for meta in _metas(resources)),
+        notes=question.notes,
     )
-    mtls = applied.mtls_on(facts.destination.port) if applied and facts else None
-    token_headers = frozenset(place.name for rule in _jwt_rules(resources) for place in header_locations(rule))
-    return explanation(judgement, _asked(known, mtls, question, judgement), Concealer(facts, token_headers))
+    return explained(judged, snapshot)
 
 
 def _judgement(question: _Question, snapshot: Snapshot, *, may_wait: bool) -> tuple[Judgement, bool]:
@@ -175,20 +167,6 @@ def _judgement(question: _Question, snapshot: Snapshot, *, may_wait: bool) -> tu
     return judgement, True
 
 
-def _asked(known: Circumstances, mtls: PortMode | None, question: _Question, judgement: Judgement) -> Asked:
-    return Asked(
-        request=request_line(known.facts),
-        tcp=known.facts is not None and known.facts.http is None,
-        mtls=mtls,
-        signature_checked=known.signature_checked,
-        no_user=no_user(known),
-        bindings=tuple(binding for _, binding in bindings(judgement.token, None, known.jwt_rules))
-        if judgement.token
-        else (),
-        notes=(*question.notes, *remarks(judgement, known)),
-    )
-
-
 def _jwks(file: str | None) -> KeySet | None:
     if file is None:
         return None
@@ -200,19 +178,10 @@ def _jwks(file: str | None) -> KeySet | None:
         raise KeySetError(f"--jwks {file}: {error}") from error
 
 
-def _metas(resources: Resources) -> list[Meta]:
-    kinds = (resources.peer_authentications, resources.request_authentications, resources.authorization_policies)
-    return [resource.meta for kind in kinds for resource in kind]
-
-
-def _jwt_rules(resources: Resources) -> tuple[JwtRule, ...]:
-    return tuple(rule for resource in resources.request_authentications for rule in resource.rules)
-
-
 def _remote(resources: Resources, jwks: KeySet | None) -> Mapping[KeySource, KeySet]:
     if jwks is None:
         return {}
-    return {rule.keys: jwks for rule in _jwt_rules(resources) if isinstance(rule.keys, RemoteKeys)}
+    return {rule.keys: jwks for rule in jwt_rules(resources) if isinstance(rule.keys, RemoteKeys)}
 
 
 def _style() -> Style:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from countersign.cli.conceal import printable, without_tokens
-from countersign.cli.explanation import Explanation, Field, Place
+from countersign.explanation.conceal import printable, without_tokens
+from countersign.explanation.form import Explanation, Field, Place
 from countersign.policy.terms.evidence import ABSENT
 
 _RED, _GREEN, _YELLOW, _BOLD, _DIM = "31", "32", "33", "1", "2"

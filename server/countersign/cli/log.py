@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
-from countersign.cli.conceal import printable
+from countersign.explanation.conceal import printable
 from countersign.record.chain import read_link
 from countersign.record.signing import KeyFileError, read_verifier
 from countersign.record.verify import Summary, Verification

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from countersign.app import App
+from countersign.cli.config.admin_flags import add_admin_flags, admin_of
 from countersign.cli.config.file import ConfigError
 from countersign.cli.config.flags import make_settings
 from countersign.cli.config.key_flags import add_key_flags, keys_of
@@ -82,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=TcpAddress("127.0.0.1", 8282),
         help="health over HTTP (default: %(default)s)",
     )
+    add_admin_flags(parser)
     add("--log-level", choices=_LEVELS, default="info", help="least important lines on stderr (default: %(default)s)")
     add_key_flags(parser)
     add_tls_flags(parser)
@@ -107,20 +109,21 @@ def run(arguments: argparse.Namespace) -> int:
     except SettingsError as error:
         print(f"countersign serve: {error}", file=sys.stderr)
         return 2
+    configuration = printed(given, arguments.settings.values(), _effective(settings))
     if arguments.print_config:
-        print(printed(given, arguments.settings.values(), _effective(settings)), end="")
+        print(configuration, end="")
         return 0
     logging.basicConfig(
         level=given.arguments.log_level.upper(),
         stream=sys.stderr,
         format=_LOG_FORMAT,
     )
-    return _serve(settings, given.arguments.log_level.upper())
+    return _serve(settings, configuration, given.arguments.log_level.upper())
 
 
-def _serve(settings: Settings, log_level: str) -> int:
+def _serve(settings: Settings, configuration: str, log_level: str) -> int:
     try:
-        asyncio.run(_service(settings, log_level))
+        asyncio.run(_service(settings, configuration, log_level))
     except PolicyError as error:
         print(f"countersign serve: the policies cannot be used\n{error}", file=sys.stderr)
         return 1
@@ -133,15 +136,15 @@ def _serve(settings: Settings, log_level: str) -> int:
     return 0
 
 
-async def _service(settings: Settings, log_level: str) -> None:
+async def _service(settings: Settings, configuration: str, log_level: str) -> None:
     if settings.workers == 1:
-        await App(settings).run()
+        await App(settings, configuration).run()
     else:
         # Only where there are some.
         from countersign.workers.messages import Logs  # noqa: PLC0415
         from countersign.workers.supervisor import Supervisor  # noqa: PLC0415
 
-        await Supervisor(settings, Logs(level=log_level, format=_LOG_FORMAT)).run()
+        await Supervisor(settings, Logs(level=log_level, format=_LOG_FORMAT), configuration).run()
 
 
 def _effective(settings: Settings) -> dict[str, tuple[Any, str]]:
@@ -167,6 +170,8 @@ def _settings(given: Layered) -> Settings:
             keys=keys_of(arguments, given.issuers),
             tls=tls_of(arguments, os.environ),
             record=record_of(arguments),
+            admin=admin_of(arguments),
+            insecure_admin=arguments.insecure_admin,
         )
     except SettingsError as error:
         raise SettingsError(given.placed(str(error))) from error

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from countersign.cli.conceal import printable
 from countersign.cli.times import moment
 from countersign.cli.token_report import REFUSED, Checked, Report, as_json, as_text, check, report
 from countersign.core.jwt_rule import InlineKeys, JwtRule, KeySource
@@ -17,6 +16,7 @@ from countersign.edge.keys.access import Access
 from countersign.edge.keys.fetch import FetchError, get
 from countersign.edge.keys.files import read_text
 from countersign.edge.policy_files import parse_files, read_files
+from countersign.explanation.conceal import printable
 from countersign.policy.problems import Code, PolicyError
 from countersign.snapshot import Mesh
 from countersign.tokens.keys import KeySet, KeySetError

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from countersign.cli.conceal import printable
 from countersign.cli.times import iso
+from countersign.explanation.conceal import printable
 from countersign.mesh.development_keys import SIGNING_KEY, DevelopmentKey, DevelopmentKeyError, development_key
 from countersign.mesh.issuer import ALGORITHMS
 from countersign.tokens.jose import TokenError, parse

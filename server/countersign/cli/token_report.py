@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from countersign.cli.conceal import printable
 from countersign.cli.times import iso, relative
 from countersign.core.decision import Reason
 from countersign.core.jwt_rule import InlineKeys, JwtRule
 from countersign.core.posture import Posture
+from countersign.explanation.conceal import printable
 from countersign.tokens.jose import TokenError
 from countersign.tokens.keys import KeySet
 from countersign.tokens.locate import DEFAULT_PARAMETER, header_locations

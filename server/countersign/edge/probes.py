@@ -4,14 +4,13 @@ With ``?verbose`` they say each check with its reason (see `countersign.edge.rea
 In a thread of its own, so that a slow prober costs checks nothing.
 """
 
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Final, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Final
 from urllib.parse import parse_qs
 
 from countersign.edge.addresses import TcpAddress
+from countersign.edge.http_listener import HttpListener
 from countersign.edge.metrics.exposition import CONTENT_TYPE
 from countersign.edge.readiness import Check, Checks, not_ready, verbose
 
@@ -20,13 +19,15 @@ _READY: Final = frozenset({"/readyz", "/ready", "/health"})
 _METRICS: Final = "/metrics"
 _TIMEOUT: Final = 5  # seconds for a prober to send its request
 
+_CLIENTS: Final = 128  # at a time: enough that whoever is slow keeps no prober away
+
 _PING: Final = (Check("ping"),)  # whoever answers is alive
 
 # The text of `/metrics`.
 Metrics = Callable[[], bytes]
 
 
-class Probes:
+class Probes(HttpListener):
     """A context manager: the listener is up inside it."""
 
     def __init__(self, address: TcpAddress, checks: Callable[[], Checks], metrics: Metrics) -> None:
@@ -64,29 +65,4 @@ class Probes:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (http.server's name)
                 """Probes come every second: they are not news."""
 
-        try:
-            self._server = _Server((address.host, address.port), Handler)
-        except OSError as error:
-            raise OSError(f"cannot listen on {address} for probes: {error.strerror or error}") from error
-        self._thread = threading.Thread(target=self._server.serve_forever, name="probes", daemon=True)
-
-    @property
-    def port(self) -> int:
-        """The port in use, also where 0 was asked for."""
-        return int(self._server.server_address[1])
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
+        super().__init__(address, Handler, "probes", clients=_CLIENTS)

@@ -71,12 +71,17 @@ def parse_recorded(text: str) -> Recorded:
     document = _document(text)
     message, unread = _message(document)
     time = message.attributes.request.time
-    try:
-        facts: RequestFacts | Deny = decode(message.SerializeToString())
-    except RequestError as error:
-        facts = deny(error.reason, str(error))
+    facts = facts_of(message.SerializeToString())
     made = time.seconds + time.nanos / 1e9 if message.attributes.request.HasField("time") else None
     return Recorded(facts=facts, time=made, unread=unread)
+
+
+def facts_of(payload: bytes) -> RequestFacts | Deny:
+    """What a serialized CheckRequest says, or the denial that it gets because it cannot be understood."""
+    try:
+        return decode(payload)
+    except RequestError as error:
+        return deny(error.reason, str(error))
 
 
 def _document(text: str) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Countersign:
         command = [sys.executable, "-P", "-m", "countersign", "serve"]  # -P: nothing from the current directory
         command += ["--listen", f"unix:{self._listen}", "--policies", str(self._policies)]
         command += ["--trust-domain", TRUST_DOMAIN, "--root-namespace", "istio-system"]
-        command += ["--probes", f"127.0.0.1:{self._probes}"]
+        command += ["--probes", f"127.0.0.1:{self._probes}", "--admin", "off"]
         self.child = Child("countersign", command, directory=self._directory)
         return self
 

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from countersign.admin.denials import Recent
 from countersign.core.jwt_rule import FetchedKeys
 from countersign.edge.metrics.state import Counted
 from countersign.edge.transport import TransportError
-from countersign.workers.messages import BEAT, Beat, Failed, Listening, Missed, Start, Told
+from countersign.policy.workload import Workload
+from countersign.workers.messages import BEAT, Beat, Failed, Listening, Missed, Seen, Start, Told
 from countersign.workers.outbox import Outbox
 from countersign.workers.process import Process, begin
 
@@ -28,13 +30,18 @@ Refresh = Callable[[FetchedKeys], "asyncio.Future[None] | None"]
 
 
 class Keeper:
-    """One worker. ``state`` is what a process of it must know, by rank (see `countersign.workers.outbox`)."""
+    """One worker. ``state`` is what a process of it must know, by rank (see `countersign.workers.outbox`).
 
-    def __init__(self, name: str, start: Start, refresh: Refresh, on_news: Callable[[], None]) -> None:
+    What it denies goes to ``recent``.
+    """
+
+    def __init__(self, name: str, start: Start, refresh: Refresh, on_news: Callable[[], None], recent: Recent) -> None:
         self._name = name
         self._start = start
         self._refresh = refresh
         self._on_news = on_news
+        self._recent = recent
+        self.workloads: tuple[Workload, ...] = ()  # that its process was asked for
         self._state: dict[int, bytes] = {}
         self._outbox = Outbox()
         self._process: Process | None = None
@@ -129,6 +136,9 @@ class Keeper:
                 self._answer(source)
             case Told(counted=now):
                 self._now = now
+            case Seen(denials=denials, workloads=workloads):
+                self.workloads = workloads
+                self._recent.add(denials)
             case Failed():
                 self._failed = message
             case _:

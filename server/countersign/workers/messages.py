@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from countersign.admin.denials import Denial
 from countersign.certificates.served import Served
 from countersign.core.jwt_rule import FetchedKeys
 from countersign.edge.metrics.state import Counted
 from countersign.in_force import Policies
+from countersign.policy.workload import Workload
 from countersign.settings import Settings
 from countersign.tokens.keys import KeySet
 
@@ -86,6 +88,14 @@ class Told:
     """To the supervisor, now and then: what the worker has counted since it began."""
 
     counted: Counted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """To the supervisor, if it has an admin API, now and then: denials since the last time, and every workload."""
+
+    denials: tuple[Denial, ...]
+    workloads: tuple[Workload, ...]
 
 
 @dataclass(frozen=True, slots=True)

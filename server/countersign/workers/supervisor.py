@@ -4,16 +4,21 @@ import asyncio
 import logging
 import signal
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from itertools import chain
 from typing import Final
 
+from countersign.admin.denials import Recent
+from countersign.admin.server import admin
+from countersign.admin.view import View
 from countersign.certificates.served import Served
 from countersign.edge.keys.fetcher import KeySets
 from countersign.edge.metrics.exposition import Exposition
 from countersign.edge.metrics.state import Counted, State
 from countersign.edge.probes import Probes
 from countersign.edge.readiness import Check, Checks, not_ready
-from countersign.in_force import Policies
+from countersign.in_force import InForce, Policies
 from countersign.settings import Settings
 from countersign.sources import Sources
 from countersign.workers.keeper import Keeper
@@ -29,13 +34,16 @@ _MARGIN: Final = 5.0  # seconds beyond the workers' own grace, before they are k
 class Supervisor:
     """The parent of ``settings.workers`` processes. It answers no checks."""
 
-    def __init__(self, settings: Settings, logs: Logs) -> None:
+    def __init__(self, settings: Settings, logs: Logs, configuration: str = "") -> None:
         settings = settings.sharing_stdout()
         self._settings = settings
         self._stop = asyncio.Event()
         self._news = asyncio.Event()
         self._all_have_served = False
         self._checks: Checks = ()
+        self._in_force = None if settings.admin is None else InForce(settings)  # for who asks about policies
+        self._recent = Recent()
+        self._configuration = configuration
         self._sources = Sources(settings, self._put, self._take_keys, self._give, self._news.set)
         self._keepers = [
             Keeper(
@@ -46,6 +54,7 @@ class Supervisor:
                 ),
                 self._sources.refresh,
                 self._news.set,
+                self._recent,
             )
             for number in range(settings.workers)
         ]
@@ -61,8 +70,21 @@ class Supervisor:
         if self._stop.is_set():
             return
         self._checks = self._look()
-        with Probes(self._settings.probes, lambda: self._checks, Exposition(self._state).text):
+        with self._admin(), Probes(self._settings.probes, lambda: self._checks, Exposition(self._state).text):
             await self._serve()
+
+    def _admin(self) -> AbstractContextManager[object]:
+        in_force = self._in_force
+        if in_force is None:
+            return nullcontext()
+        view = View(
+            snapshot=in_force.current,
+            key_states=self._sources.key_states,
+            denials=self._recent.all,
+            workloads=lambda: dict.fromkeys(chain.from_iterable(keeper.workloads for keeper in self._keepers)),
+            configuration=self._configuration,
+        )
+        return admin(self._settings, view)
 
     async def _serve(self) -> None:
         tasks = [*self._sources.start(self._stop), asyncio.create_task(self._announce(), name="health")]
@@ -131,9 +153,13 @@ class Supervisor:
 
     async def _put(self, policies: Policies) -> None:
         self._tell(POLICIES, await asyncio.to_thread(loaded, policies))
+        if self._in_force is not None:
+            await self._in_force.put(policies)
 
     def _take_keys(self, keys: KeySets) -> None:
         self._tell(KEYS, packed(Keys(sets=dict(keys))))
+        if self._in_force is not None:
+            self._in_force.take_keys(keys)
 
     def _give(self, served: Served) -> None:
         self._tell(CERTIFICATES, packed(Certificates(served=served)))

@@ -8,6 +8,8 @@ import socket
 import sys
 from typing import Final
 
+from countersign.admin.denials import Noted, noting
+from countersign.admin.view import workloads_of
 from countersign.edge.check import Checker, report_on
 from countersign.edge.collector import settle, undisturbed
 from countersign.edge.keys.fetcher import KeySets
@@ -16,6 +18,7 @@ from countersign.edge.metrics.tally import Tally
 from countersign.edge.tls.handshakes import Handshakes
 from countersign.edge.transport import TransportError, make_server
 from countersign.in_force import InForce
+from countersign.policy.workload import Workload
 from countersign.record.recorder import logged, observing, recording
 from countersign.workers.messages import (
     BEAT,
@@ -27,6 +30,7 @@ from countersign.workers.messages import (
     Listening,
     Loaded,
     Missed,
+    Seen,
     Standing,
     Start,
     Told,
@@ -77,11 +81,13 @@ class _Worker:
         self._in_force = InForce(start.settings)
         self._recorder = recording(start.settings.record)
         self._tally = Tally()
+        self._noted = None if start.settings.admin is None else Noted()
+        self._workloads: tuple[Workload, ...] = ()  # as the supervisor knows them
         self._checker = Checker(
             self._in_force.current,
             self._misses.refresh,
             report_on(asyncio.get_running_loop()),
-            observing(self._recorder, self._tally.count),
+            observing(self._recorder, noting(self._tally.count, self._noted)),
             number_allows=self._recorder is not None,
         )
         tls = start.settings.tls
@@ -193,6 +199,11 @@ class _Worker:
     def _tell_counts(self) -> None:
         cache, log = self._in_force.current().tokens, logged(self._recorder)
         self._say(Told(counted=counted(self._tally, self._checker, cache, log)))
+        if self._noted is not None:
+            denials, workloads = self._noted.take(), workloads_of(self._in_force.current())
+            if denials or workloads != self._workloads:
+                self._workloads = workloads
+                self._say(Seen(denials=denials, workloads=workloads))
 
     async def _beat(self) -> None:
         """Show the supervisor that this process does not hang."""
@@ -200,6 +211,6 @@ class _Worker:
             self._say(Beat())
             await asyncio.sleep(BEAT)
 
-    def _say(self, message: Beat | Missed | Listening | Told) -> None:
+    def _say(self, message: Beat | Missed | Listening | Seen | Told) -> None:
         if not self._writer.is_closing():
             self._writer.write(packed(message))

@@ -70,6 +70,8 @@ transport: grpcio
 tokenCache: 5
 logLevel: debug
 probes: 127.0.0.1:1
+admin: 0.0.0.0:2
+insecureAdmin: true
 keys:
   cacheDirectory: copies
   maxStale: 2d
@@ -132,6 +134,8 @@ EVERY_VALUE = {
     "token_cache": 5,
     "log_level": "debug",
     "probes": TcpAddress("127.0.0.1", 1),
+    "admin": TcpAddress("0.0.0.0", 2),
+    "insecure_admin": True,
     "keys_cache_directory": Path("dir/copies"),
     "keys_max_stale": 172800,
     "keys_refresh": 300,
@@ -163,6 +167,7 @@ def test_every_flag_is_a_variable() -> None:
         "audit_checkpoint_interval": "1m",
         "listen": "unix:/a.sock,127.0.0.1:9000",
         "insecure_listen": "true",
+        "insecure_admin": "true",
         "policies": "dir/policies,/absolute",
         "trust_domain_alias": "old,older",
         "label": "app=httpbin,v=1",
@@ -377,3 +382,19 @@ def test_settings_that_do_not_go_together_are_refused_with_where_they_come_from(
         serve._settings(layer(file=str(file)))
     with pytest.raises(SettingsError, match=r"--keys-refresh 7200 s: more than half of --keys-max-stale 10800 s"):
         serve._settings(layer("--peer", "xfcc", file=str(file)))
+
+
+@pytest.mark.parametrize("text", ["off", '"off"', "'off'"])
+def test_the_admin_api_is_off_though_yaml_takes_the_word_for_a_boolean(text: str) -> None:
+    assert value(f"admin: {text}", "admin") == "off"
+
+
+def test_off_is_a_word_only_where_a_flag_takes_it() -> None:
+    assert problems("admin: no") == ["1:8 `admin` wants a string, found a boolean"]
+    assert problems("probes: off") == ["1:9 `probes` wants a string, found a boolean"]
+
+
+def test_the_admin_api_is_turned_off_by_each_way_there_is() -> None:
+    ways = (layer("--admin", "off"), layer(ADMIN="off"))
+    assert [serve._settings(way).admin for way in ways] == [None, None]
+    assert serve._settings(layer()).admin == TcpAddress("127.0.0.1", 8181)

@@ -135,3 +135,10 @@ def test_what_cannot_work_is_refused_before_it_is_printed() -> None:
 
     assert (result.returncode, result.stdout) == (2, "")
     assert "plaintext beyond this machine" in result.stderr
+
+
+def test_an_admin_api_that_is_off_is_read_back_as_off(tmp_path: Path) -> None:
+    text = text_of(layer("--admin", "off"))
+
+    assert "admin: 'off' # --admin\n" in text
+    assert serve._settings(read_back(text, tmp_path)).admin is None

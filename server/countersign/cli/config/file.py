@@ -77,6 +77,11 @@ def _at_start(report: Report, message: str) -> None:
     report.error(Position(report.file, 1, 1), Code.SYNTAX, message)
 
 
+def _is_off(setting: Setting, node: yaml.Node) -> bool:
+    """Whether it is a plain ``off``, which is a boolean in YAML, where the flag takes that word."""
+    return setting.takes_off and isinstance(node, yaml.ScalarNode) and node.value == "off"
+
+
 class _Reader:
     def __init__(self, report: Report, base: Path, settings: Iterable[Setting] | None) -> None:
         self._report = report
@@ -124,7 +129,8 @@ class _Reader:
 
     def _one(self, setting: Setting, node: yaml.Node, where: str) -> Any:  # noqa: ANN401 (whatever type it has)
         numeric = isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS
-        text = str(node.value) if numeric and setting.choices == () else read_string(node, self._report, where)
+        plain = (numeric and setting.choices == ()) or _is_off(setting, node)
+        text = str(node.value) if plain else read_string(node, self._report, where)
         return None if text is None else self._read(setting, text, node, where)
 
     def _read(self, setting: Setting, text: str, node: yaml.Node, where: str) -> Any:  # noqa: ANN401

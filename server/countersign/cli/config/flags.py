@@ -45,6 +45,7 @@ class Setting:
     default: Any  # whatever type the flag has
     read: Callable[[str], Any]
     choices: tuple[str, ...]
+    takes_off: bool = False  # the word `off`, beside other values
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -72,6 +73,7 @@ def make_settings(parser: argparse.ArgumentParser) -> None:
             default=action.default,
             read=_reader(action),
             choices=tuple(map(str, action.choices or ())),
+            takes_off=str(action.metavar).endswith("|off"),
         )
         action.help = (action.help or "").replace("%(default)s", str(action.default))
         action.default = argparse.SUPPRESS

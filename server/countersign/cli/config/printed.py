@@ -9,9 +9,9 @@ import yaml
 from countersign.cli.config.flags import Kind, Setting
 from countersign.cli.config.layers import DEFAULT, Layered
 from countersign.edge.keys.access import IssuerKeys
+from countersign.edge.keys.url import without_query
 
 _HEAD: Final = "# The settings that count, and where each is from. --config reads this.\n"
-_HIDDEN: Final = "REDACTED"
 _ENDLESS: Final = 2**31  # columns: one line for each value
 
 
@@ -62,20 +62,15 @@ def _issuer(entry: IssuerKeys) -> dict[str, Any]:
     access = entry.access
     members: dict[str, Any] = {
         "issuer": entry.issuer,
-        "jwksUri": _without_query(entry.jwks_uri),
+        "jwksUri": without_query(entry.jwks_uri),
         "jwksFile": entry.jwks_file and str(entry.jwks_file.absolute()),
         "caFile": access.ca_file and str(access.ca_file.absolute()),
-        "proxy": _without_query(access.proxy),
+        "proxy": without_query(access.proxy),
         "addresses": list(map(str, access.addresses)),
         "insecureHttp": access.insecure_http,
         "required": entry.required,
     }
     return {name: value for name, value in members.items() if value}
-
-
-def _without_query(url: str) -> str:
-    start, question, _ = url.partition("?")
-    return f"{start}?{_HIDDEN}" if question else start
 
 
 def _field(name: str, value: Any) -> str:  # noqa: ANN401

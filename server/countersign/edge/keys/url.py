@@ -6,6 +6,7 @@ from ipaddress import IPv6Address
 from typing import Final
 
 _URL: Final = re.compile(r"(https?)://([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?([/?][\x21-\x7e]*)?")
+HIDDEN: Final = "REDACTED"
 _MAX_LENGTH: Final = 2048
 _MAX_PORT: Final = 65535
 _WRONG: Final = "not an http or https URL of a host without credentials"
@@ -39,3 +40,9 @@ class HttpUrl:
 
     def __str__(self) -> str:
         return self.text
+
+
+def without_query(url: str) -> str:
+    """The URL as it may be shown: there may be a secret in its query."""
+    start, question, _ = url.partition("?")
+    return f"{start}?{HIDDEN}" if question else start

@@ -3,8 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from countersign.cli.conceal import Concealer
-from countersign.cli.explanation import (
+from countersign.core.binding import Binding, names_in
+from countersign.core.claims import claim_at
+from countersign.core.decision import Allow, Decision, DryRun, Mutations, PolicyRef, Reason
+from countersign.core.identity import VerifiedToken
+from countersign.explanation.conceal import Concealer
+from countersign.explanation.form import (
     Changes,
     Explanation,
     Field,
@@ -19,10 +23,6 @@ from countersign.cli.explanation import (
     User,
     WorkloadFound,
 )
-from countersign.core.binding import Binding, names_in
-from countersign.core.claims import claim_at
-from countersign.core.decision import Allow, Decision, DryRun, Mutations, PolicyRef, Reason
-from countersign.core.identity import VerifiedToken
 from countersign.judgement import Judgement, Step
 from countersign.policy.scope import PortMode
 from countersign.policy.terms.evidence import ABSENT

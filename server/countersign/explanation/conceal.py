@@ -4,13 +4,22 @@ import re
 from typing import Final
 
 from countersign.core.facts import RequestFacts
+from countersign.core.identity import XFCC_HEADER
 from countersign.policy.terms.evidence import ABSENT
 
 # From the base64 of `{"`, `{ ` or `{` and a new line to the end of the word, whatever is broken in between.
 _JWS: Final = re.compile(r"e[wy][A-Za-z0-9_+=-]{4,}\.[^\s\"']+")
 _REALM: Final = re.compile(r"\?[^\"]*")
 _CREDENTIALS: Final = frozenset(
-    {"authorization", "proxy-authorization", "cookie", "x-api-key", "x-auth-token", "x-forwarded-access-token"}
+    {
+        "authorization",
+        "proxy-authorization",
+        "cookie",
+        "x-api-key",
+        "x-auth-token",
+        "x-forwarded-access-token",
+        XFCC_HEADER,  # certificates, in PEM
+    }
 )
 _FIELD: Final = re.compile(r"request\.headers\[(.*)\]")
 

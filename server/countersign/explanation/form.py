@@ -1,4 +1,4 @@
-"""What an explanation says, and its JSON. `wording` puts it together, `explanation_text` is for people.
+"""What an explanation says, and its JSON. `wording` puts it together, `cli.explanation_text` is for people.
 
 The fields of these classes are the keys of ``-o json``: a name that is there stays there.
 """
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from countersign.cli.conceal import without_tokens
+from countersign.explanation.conceal import without_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

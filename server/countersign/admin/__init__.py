@@ -1,0 +1,1 @@
+"""The admin API: what a serving process knows, over HTTP, read-only. See docs/admin.md."""
