@@ -16,7 +16,7 @@ from countersign.wire.codec import METHOD
 
 from tests.cli.serving import Serve
 from tests.edge.abuse import ABUSES, Abuse
-from tests.edge.serving import READERS, TRANSPORTS, health, reason, request
+from tests.edge.serving import READERS, TRANSPORTS, call, health, reason, request
 
 SCALE: Final = int(os.environ.get("COUNTERSIGN_ABUSE", "1"))
 GROWTH: Final = 128  # MiB that a burst may leave behind, or hold while it lasts
@@ -61,7 +61,7 @@ class Bystander:
                 try:
                     self.answers.add(reason(pb.CheckResponse.FromString(call(payload, timeout=10))))
                 except grpc.RpcError as error:
-                    self.answers.add(repr(error))
+                    self.answers.add(error.code().name)
                 self.first.set()
 
 
@@ -84,7 +84,11 @@ def test_abuse_by_one_peer_leaves_the_others_served(serve: Serve, abuse: Abuse) 
         abuse(serve.address, SCALE)
         most = peak(serve.child.pid)
 
-    assert other.answers <= {"allow-rule-matched", "deadline-passed"}  # the second where the machine is at its end
+    allowed = {"allow-rule-matched", "deadline-passed"}  # the second where the machine is at its end
+    if "served by grpcio" in serve.log:
+        allowed |= {"CANCELLED"}  # of more than a thousand calls not taken up yet, grpcio drops some, whoever sent them
+    assert other.answers <= allowed
+    assert reason(call(serve.address, request().SerializeToString())) == "allow-rule-matched"
     assert "allow-rule-matched" in other.answers
     assert health(serve.address) == "SERVING"
     print(f"{abuse.__name__}: {before} MiB before, at most {most} MiB")  # noqa: T201 (for `make abuse`)
