@@ -20,6 +20,7 @@ VERBS: Final = {
     "token": "look into a token, or make one for development",
     "cert": "look at a certificate: whose it is, and whether it makes a peer",
     "analyze": "find mistakes in policies: what does not load, and what does not do what it seems to",
+    "check": "which policies apply to a workload",
     "explain": "why a request is allowed or denied",
     "jwks": "the keys of an issuer: each usable, or why not",
     "log": "whether a log of decisions is what was written",

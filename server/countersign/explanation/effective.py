@@ -5,7 +5,7 @@ The fields of these classes are the keys of the JSON: a name that is there stays
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from countersign.policy.resources import Action, AuthorizationPolicy, Meta, RequestAuthentication, Resources
 from countersign.policy.scope import PortMode, attaches, scope
@@ -112,6 +112,26 @@ def effective(resources: Resources, workload: Workload, root_namespace: str) -> 
             *(_mode(port, mode) for port, mode in sorted(applied.mtls_by_port.items())),
         ),
     )
+
+
+def from_json(value: Any) -> Effective:  # noqa: ANN401 (whatever it is)
+    """Read back what `dataclasses.asdict` made of one. Raise OSError if it is something else."""
+    try:
+        found = Effective(
+            namespace=str(value["namespace"]),
+            labels={str(key): str(each) for key, each in value["labels"].items()},
+            gateway=str(value["gateway"]),
+            authorization_policies=tuple(
+                Policy(**{**each, "rules": tuple(each["rules"])}) for each in value["authorization_policies"]
+            ),
+            request_authentications=tuple(
+                Requests(**{**each, "issuers": tuple(each["issuers"])}) for each in value["request_authentications"]
+            ),
+            peer_authentication=tuple(Mode(**each) for each in value["peer_authentication"]),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise OSError("the answer is not that of the admin API; is it the same version?") from error
+    return found
 
 
 def listed(resources: Resources) -> tuple[Listed, ...]:
