@@ -22,6 +22,7 @@ from countersign.in_force import InForce
 from countersign.record.recorder import logged, observing, recording
 from countersign.settings import Settings
 from countersign.sources import Sources
+from countersign.tracing.traced import tracing, tracing_too
 
 _log: Final = logging.getLogger(__name__)
 
@@ -53,12 +54,13 @@ class App:
         if self._stop.is_set():
             return
         recorder = recording(self._settings.record)
+        tracer = tracing(wanted=self._settings.tracing)
         tally = Tally()
         checker = Checker(
             self._in_force.current,
             self._sources.refresh,
             report_on(loop),
-            observing(recorder, noting(tally.count, self._noted)),
+            observing(recorder, tracing_too(noting(tally.count, self._noted), tracer)),
             number_allows=recorder is not None,
         )
         metrics = Exposition(
@@ -76,6 +78,8 @@ class App:
             await server.drain(_GRACE)
             if recorder is not None:
                 await asyncio.to_thread(recorder.stop)
+            if tracer is not None:
+                await asyncio.to_thread(tracer.stop)
 
     async def _serve(self, server: Server) -> None:
         tasks = [

@@ -40,6 +40,7 @@ class Settings:
     record: RecordSettings | None = None
     admin: TcpAddress | None = None
     insecure_admin: bool = False
+    tracing: bool = False
 
     def __post_init__(self) -> None:
         """Hold the settings against each other."""

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
@@ -204,6 +205,7 @@ metadata: {name: looks, namespace: apps}
 spec:
   rules:
   - when:
+    - {key: "request.headers[x-other]", values: [a]}
     - {key: "request.headers[cookie]", values: [a]}
     - {key: "request.headers[authorization]", values: [a]}
     - {key: "request.headers[x-forwarded-client-cert]", values: [a]}
@@ -213,7 +215,7 @@ spec:
     token = token_of(issuer, exp=int(time.time()) - 3600)
     headers = {"authorization": f"Bearer {token}", "cookie": COOKIE, "x-forwarded-client-cert": XFCC}
     secret = request(path=f"/?access_token={token}", headers=headers)
-    good = request(headers={**headers, "authorization": f"Bearer {token_of(issuer)}"})
+    good = request(headers={**headers, "x-other": token, "authorization": f"Bearer {token_of(issuer)}"})
     denied = denials_of(current, secret.SerializeToString(), good.SerializeToString())
     assert {str(denial.denied.reason) for denial in denied} == {"token-expired", "no-allow-rule-matched"}
     with api(lambda: current, denials=lambda: denied) as admin:
@@ -240,6 +242,16 @@ def test_a_denial_that_would_be_none_now_says_so() -> None:
         "it was denied for no-allow-rule-matched; asked again it is ALLOW, allow-rule-matched",
         "asked again by policies of generation 2; those of 1 had denied",
     ]
+
+
+def test_a_denial_is_explained_at_its_own_time(issuer: Issuer) -> None:
+    current = snapshot(USERS, {REMOTE: keys_of(issuer)})
+    payload = request(path="/x", headers={"authorization": f"Bearer {token_of(issuer, exp=1000)}"}).SerializeToString()
+    (denied,) = denials_of(current, payload)
+    valid, expired = replace(denied, id="a", at=900.0), replace(denied, id="b", at=1100.0)
+    with api(lambda: current, denials=lambda: (valid, expired)) as admin:
+        found = [ask(admin.port, f"/decisions/{name}").json["explanation"]["reason"] for name in ("a", "b")]
+    assert found == ["deny-rule-matched", "token-expired"]
 
 
 def test_a_denial_whose_request_was_too_large_or_cannot_be_read_is_there() -> None:

@@ -26,8 +26,10 @@ from countersign.edge.transport import Transport, TransportError
 from countersign.policy.problems import PolicyError
 from countersign.settings import Settings, SettingsError
 from countersign.tokens.cache import ENTRIES
+from countersign.tracing.traced import is_installed
 
 _LEVELS: Final = ("debug", "info", "warning", "error")
+_TRACING: Final = ("none", "otlp")
 _MAX_ENTRIES: Final = 1_000_000
 _MAX_WORKERS: Final = 64
 _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -84,6 +86,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="health over HTTP (default: %(default)s)",
     )
     add_admin_flags(parser)
+    add(
+        "--tracing",
+        choices=_TRACING,
+        default="none",
+        help="a span for each sampled check, sent as the OTEL_ variables say; wants the extra `otel` (default: none)",
+    )
     add("--log-level", choices=_LEVELS, default="info", help="least important lines on stderr (default: %(default)s)")
     add_key_flags(parser)
     add_tls_flags(parser)
@@ -172,9 +180,16 @@ def _settings(given: Layered) -> Settings:
             record=record_of(arguments),
             admin=admin_of(arguments),
             insecure_admin=arguments.insecure_admin,
+            tracing=_tracing(arguments.tracing),
         )
     except SettingsError as error:
         raise SettingsError(given.placed(str(error))) from error
+
+
+def _tracing(way: str) -> bool:
+    if way == "otlp" and not is_installed():
+        raise SettingsError("--tracing otlp: OpenTelemetry is not installed; pip install 'countersign[otel]'")
+    return way == "otlp"
 
 
 def _address(text: str) -> Address:

@@ -20,6 +20,7 @@ from countersign.edge.transport import TransportError, make_server
 from countersign.in_force import InForce
 from countersign.policy.workload import Workload
 from countersign.record.recorder import logged, observing, recording
+from countersign.tracing.traced import tracing, tracing_too
 from countersign.workers.messages import (
     BEAT,
     Beat,
@@ -80,6 +81,7 @@ class _Worker:
         self._misses = Misses(lambda source: self._say(Missed(source=source)))
         self._in_force = InForce(start.settings)
         self._recorder = recording(start.settings.record)
+        self._tracer = tracing(wanted=start.settings.tracing)
         self._tally = Tally()
         self._noted = None if start.settings.admin is None else Noted()
         self._workloads: tuple[Workload, ...] = ()  # as the supervisor knows them
@@ -87,7 +89,7 @@ class _Worker:
             self._in_force.current,
             self._misses.refresh,
             report_on(asyncio.get_running_loop()),
-            observing(self._recorder, noting(self._tally.count, self._noted)),
+            observing(self._recorder, tracing_too(noting(self._tally.count, self._noted), self._tracer)),
             number_allows=self._recorder is not None,
         )
         tls = start.settings.tls
@@ -124,6 +126,8 @@ class _Worker:
             await self._server.drain(GRACE)  # before the tasks end: running checks may wait for a key
             if self._recorder is not None:
                 await asyncio.to_thread(self._recorder.stop)
+            if self._tracer is not None:
+                await asyncio.to_thread(self._tracer.stop)
             for task in (*tasks, stopped):
                 task.cancel()
             await asyncio.gather(*tasks, stopped, return_exceptions=True)

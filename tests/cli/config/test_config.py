@@ -72,6 +72,7 @@ logLevel: debug
 probes: 127.0.0.1:1
 admin: 0.0.0.0:2
 insecureAdmin: true
+tracing: otlp
 keys:
   cacheDirectory: copies
   maxStale: 2d
@@ -136,6 +137,7 @@ EVERY_VALUE = {
     "probes": TcpAddress("127.0.0.1", 1),
     "admin": TcpAddress("0.0.0.0", 2),
     "insecure_admin": True,
+    "tracing": "otlp",
     "keys_cache_directory": Path("dir/copies"),
     "keys_max_stale": 172800,
     "keys_refresh": 300,

@@ -1,0 +1,1 @@
+"""Spans of checks for OpenTelemetry (extra ``otel``). See docs/tracing.md."""
