@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup demo test differential fuzz storm lifecycle abuse bench bench-inprocess lock image image-test lint format protos clean
+.PHONY: help setup demo test differential fuzz storm lifecycle kubernetes abuse bench bench-inprocess lock image image-test lint format protos clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -38,6 +38,12 @@ storm: setup  ## SECONDS=30: rotation and made-up key IDs at 300 requests a seco
 
 lifecycle: setup  ## restarts, reloads, kill -9 at 500 to 1,000 requests a second, both transports, the real Envoy between
 	$(BIN)/python -m tests.envoy.lifecycle $(ARGS)
+
+kubernetes: setup  ## policies from Kubernetes' own API server, built with Go (10 minutes, once); needs etcd (Debian: etcd-server)
+	@command -v go >/dev/null || { echo "make kubernetes: Go is not installed; it builds the API server" >&2; exit 2; }
+	@command -v etcd >/dev/null || { echo "make kubernetes: etcd is not installed; Debian has it as etcd-server" >&2; exit 2; }
+	@test -x .kubernetes/apiextensions-apiserver || GOBIN=$(CURDIR)/.kubernetes go install k8s.io/apiextensions-apiserver@v0.36.6
+	COUNTERSIGN_APISERVER=$(CURDIR)/.kubernetes/apiextensions-apiserver $(BIN)/python -m pytest tests/kubernetes $(ARGS)
 
 abuse: setup  ## TIMES=10: floods, resets, idle connections, against both transports
 	COUNTERSIGN_ABUSE=$(or $(TIMES),10) $(BIN)/python -m pytest -q -rP tests/edge/test_abuse.py

@@ -20,6 +20,9 @@ from countersign.cli.config.record_flags import record_of
 from countersign.core.binding import BindingError, PeerPart, hold_binding
 from countersign.core.decision import Reason
 from countersign.core.spiffe import SpiffeId
+from countersign.edge.kubernetes.address import Cluster
+from countersign.edge.kubernetes.api import GROUP, PLURALS
+from countersign.edge.kubernetes.objects import MAX_CHARACTERS, MAX_OBJECTS
 from countersign.edge.tls.settings import TlsFiles, WorkloadApi
 from countersign.mesh.certificates import write_certificates
 from countersign.policy.parse import parse
@@ -282,6 +285,32 @@ def test_the_commands_of_the_page_on_the_log_run_as_written(tmp_path: Path) -> N
             assert all(word in result.stdout for word in words if word.startswith("--"))
         if "verify" in words:
             assert result.stdout.count("unsigned: a st") == 2
+
+
+def test_the_commands_of_the_page_on_clusters_are_settings_and_its_roles_are_those_of_the_component() -> None:
+    page = (ROOT / "docs" / "cluster-policies.md").read_text()
+    commands = re.findall(r"^    countersign serve (.*)$", page, re.MULTILINE)
+    parser = argparse.ArgumentParser()
+    serve.add_arguments(parser)
+    found = [serve._settings(layered(parser.parse_args(shlex.split(each)), {})).policies for each in commands]
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    component = ROOT / "deploy" / "kubernetes" / "cluster-policies"
+    role, binding = yaml.safe_load_all((component / "rbac.yaml").read_text())
+
+    assert found == [
+        (Cluster(),),
+        (Cluster(namespaces=("apps", "istio-system")),),
+        (Cluster(kubeconfig=Path("/etc/countersign/kubeconfig"), context="mesh"),),
+    ]
+    assert yaml.safe_load((component / "kustomization.yaml").read_text())["resources"] == ["rbac.yaml"]
+    assert role["rules"] == [
+        {"apiGroups": [GROUP], "resources": [*PLURALS.values()], "verbs": ["get", "list", "watch"]}
+    ]
+    assert yaml.safe_load(block)["roleRef"] == binding["roleRef"]
+    assert yaml.safe_load(block)["subjects"] == binding["subjects"]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert re.search(r"more than ([\d,]+) objects", page, re.IGNORECASE)[1] == f"{MAX_OBJECTS:,}"  # type: ignore[index]
+    assert f"{MAX_CHARACTERS // 1024**2} MiB" in page
 
 
 def _policy(**spec: Any) -> str:

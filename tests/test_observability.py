@@ -9,6 +9,8 @@ import pytest
 import yaml
 from countersign.core.decision import AllowReason, Reason
 from countersign.core.jwt_rule import RemoteKeys
+from countersign.edge.kubernetes.address import Cluster
+from countersign.edge.kubernetes.standing import ClusterStanding
 from countersign.edge.metrics.exposition import Exposition
 from countersign.edge.metrics.state import Counted, Loads, State
 from countersign.edge.metrics.tally import Kind, Totals
@@ -37,6 +39,7 @@ def exposed() -> dict[str, Metric]:
         counted=Counted(totals=Totals(kinds={kind: 1})),
         loads=Loads(good=1),
         keys=keyring.states(2.0),
+        cluster=ClusterStanding(cluster=Cluster(), problem="", contact=1.0, lists=3, failures=0),
         tls=TlsStanding(not_before=0.0, not_after=1.0, loaded=1.0, problem="", rotations=0),
     )
     text = Exposition(lambda: state).text().decode()

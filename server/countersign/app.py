@@ -135,6 +135,7 @@ class App:
             loads=sources.loads,
             keys=sources.key_states(),
             fetches=sources.fetches,
+            cluster=sources.cluster,
             serving=serving,
             tls=sources.tls,
         )

@@ -1,5 +1,6 @@
 """What `countersign serve` was told, checked once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from countersign.core.identity import PeerSource
 from countersign.core.spiffe import is_trust_domain
 from countersign.edge.addresses import Address, AddressError, TcpAddress, of_worker
 from countersign.edge.keys.access import KeySettings
+from countersign.edge.kubernetes.address import Cluster, why_no_client
 from countersign.edge.tls.settings import TlsSettings
 from countersign.edge.transport import Transport
 from countersign.record.file import stdout_lock
@@ -29,7 +31,7 @@ class Settings:
 
     listen: tuple[Address, ...]
     insecure_listen: bool
-    policies: tuple[Path, ...]
+    policies: tuple[Path | Cluster, ...]
     probes: TcpAddress
     mesh: Mesh
     transport: Transport = Transport.AUTO
@@ -58,6 +60,7 @@ class Settings:
             self._refuse_open_admin(self.admin)
         if self.workers > 1:
             self._refuse_clashes()
+        _refuse_clusters([root for root in self.policies if isinstance(root, Cluster)])
         refuse_impossible(self.mesh)
         times = self.keys.times
         if 2 * times.refresh > times.max_stale:
@@ -112,6 +115,17 @@ class Settings:
 def is_exposed(address: Address) -> bool:
     """Whether other machines may reach it. A name is taken to be theirs, whatever it resolves to here."""
     return isinstance(address, TcpAddress) and not address.is_loopback
+
+
+def _refuse_clusters(clusters: Sequence[Cluster]) -> None:
+    if len(clusters) > 1:
+        raise SettingsError(
+            f"--policies {clusters[1]}: one cluster only; its namespaces stand in one URL, joined with `&`"
+        )
+    for cluster in clusters:
+        why = why_no_client()
+        if why:
+            raise SettingsError(f"--policies {cluster}: {why}")
 
 
 def refuse_impossible(mesh: Mesh) -> None:

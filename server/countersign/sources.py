@@ -1,9 +1,10 @@
-"""Where policies and keys come from: the files, watched, and the issuers. Each is read, checked and logged once."""
+"""Where policies and keys come from: files and a cluster, watched, and issuers. Each is read, checked, logged once."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Final
 
 from countersign.certificates.served import Served
@@ -12,6 +13,9 @@ from countersign.edge.collector import undisturbed
 from countersign.edge.keys.bind import bind
 from countersign.edge.keys.fetcher import KeyFetcher, KeySets
 from countersign.edge.keys.saved import prepare
+from countersign.edge.kubernetes.address import Cluster
+from countersign.edge.kubernetes.placed import placed
+from countersign.edge.kubernetes.standing import ClusterStanding, Watched
 from countersign.edge.metrics.state import Loads
 from countersign.edge.policy_files import changes, digest, parse_files, read_files
 from countersign.edge.readiness import Check, not_ready
@@ -47,8 +51,13 @@ class Sources:
         self._on_news = on_news
         self._fetcher = KeyFetcher(take_keys, settings.keys, on_landing=on_news)
         self._tls = None if settings.tls is None else TlsSource(settings.tls, give, on_news)
+        self._files = [root for root in settings.policies if isinstance(root, Path)]
+        self._cluster = _cluster_of(settings, on_news)
+        self._who = " and ".join(
+            ["the files"] * bool(self._files) + ["the objects of the cluster"] * bool(self._cluster)
+        )
         self._digest = ""
-        self._refused = ""  # why what was last found in the files is not in force; empty if it is
+        self._refused = ""  # why what was last found is not in force; empty if it is
         self._reading = asyncio.Lock()
         self._asked = asyncio.Event()
         self._generation = 0
@@ -69,9 +78,15 @@ class Sources:
         """How it is with the server's certificates; None without TLS."""
         return None if self._tls is None else self._tls.standing
 
+    @property
+    def cluster(self) -> ClusterStanding | None:
+        """How it is with the cluster that policies come from; None without one."""
+        return None if self._cluster is None else self._cluster.standing
+
     async def load(self, stop: asyncio.Event) -> None:
         """Read certificates and policies for the first time. Once ``stop`` is set, it may return without them.
 
+        Those of a cluster come later: it may not be there, and nothing of it is in force before all of it is known.
         Raise `PolicyError`, `TlsError` or OSError where that is not possible.
         """
         if self._tls is not None:
@@ -84,9 +99,13 @@ class Sources:
         """Watch and fetch from now on. The tasks end when they are cancelled, not by themselves before ``stop``."""
         tasks = [
             asyncio.create_task(self._fetcher.run(), name="keys"),
-            asyncio.create_task(self._watch(stop), name="policies"),
             asyncio.create_task(self._obey(), name="reloads"),
         ]
+        if self._files:
+            tasks.append(asyncio.create_task(self._watch(changes(self._files, stop)), name="policies"))
+        if self._cluster is not None:
+            tasks.append(asyncio.create_task(self._cluster.run(), name="cluster"))
+            tasks.append(asyncio.create_task(self._watch(self._cluster.changes()), name="policies of the cluster"))
         if self._tls is not None:
             tasks.append(asyncio.create_task(self._tls.watch(), name="certificates"))
         return tasks
@@ -105,7 +124,11 @@ class Sources:
         Keys are waited for once, at the start: later, a new issuer must not take the others' traffic away. Those that
         are not required are waited for until they have been asked for.
         """
-        found = (self._check_of_policies(), *map(self._check_of_keys, self._fetcher.states()))
+        found = (
+            self._check_of_policies(),
+            *self._check_of_cluster(),
+            *map(self._check_of_keys, self._fetcher.states()),
+        )
         self._has_been_ready = self._has_been_ready or not not_ready(found)
         return found if self.tls is None else (*found, self.tls.check(time.time()))
 
@@ -113,9 +136,14 @@ class Sources:
         if not self._generation:
             return Check("policies", "no policy has been loaded")
         if self._refused:
-            wrong = f"what the files say now is refused, and generation {self._generation} stays in force; see the log"
+            wrong = (
+                f"what {self._who} say now is refused, and generation {self._generation} stays in force; see the log"
+            )
             return Check("policies", wrong, counts=False)
         return Check("policies")
+
+    def _check_of_cluster(self) -> tuple[Check, ...]:
+        return () if self.cluster is None else (self.cluster.check(has_policies=self._generation > 0),)
 
     def _check_of_keys(self, state: SourceState) -> Check:
         name = f"keys of {state.source}"
@@ -127,8 +155,8 @@ class Sources:
         wrong = f"no keys from {state.source}, its tokens are refused: {state.error}"
         return Check(name, wrong, counts=self._settings.keys.requires(state.source) and not self._has_been_ready)
 
-    async def _watch(self, stop: asyncio.Event) -> None:
-        async for _ in changes(self._settings.policies, stop):
+    async def _watch(self, changed: AsyncIterator[None]) -> None:
+        async for _ in changed:
             await self._look()
 
     async def _obey(self) -> None:
@@ -146,7 +174,7 @@ class Sources:
                 _log.info("policies are unchanged: generation %d", self._generation)
 
     async def _look(self) -> None:
-        """Put in force what the files say, or tell why not."""
+        """Put in force what files and cluster say, or tell why not."""
         async with self._reading:
             try:
                 await self._load()
@@ -160,16 +188,24 @@ class Sources:
     async def _load(self) -> None:
         """Read the policies and put them in force, all or nothing. Raise `PolicyError` where they are broken."""
         try:
-            texts = await asyncio.to_thread(read_files, self._settings.policies)
+            texts = await asyncio.to_thread(read_files, self._files)
         except PolicyError:
             self._digest = ""  # what can be read again is news, also if it is as before
             raise
+        if self._cluster is not None:
+            found = self._cluster.texts()
+            if found is None:
+                return
+            texts |= found
         name = digest(texts)
         if name == self._digest:
             return
         self._digest = name
         with undisturbed():
-            loaded, inline = await asyncio.to_thread(parse_files, texts, self._settings.mesh.namespace)
+            try:
+                loaded, inline = await asyncio.to_thread(parse_files, texts, self._settings.mesh.namespace)
+            except PolicyError as error:
+                raise PolicyError(placed(error.problems, texts)) from error
             for resource in loaded.skipped:
                 _log.info("passed over, it is of another kind: %s", resource)
             if len(loaded.resources):
@@ -181,7 +217,8 @@ class Sources:
                 _log.error("%s: %s", self._refused, self._keep())
                 self.loads = self.loads.failed()
         # After the policies, not before them: what only warns must not delay them.
-        for warning in (*loaded.warnings, *await asyncio.to_thread(self._analyze, loaded.resources, texts)):
+        warnings = (*loaded.warnings, *await asyncio.to_thread(self._analyze, loaded.resources, texts))
+        for warning in placed(warnings, texts):
             _log.warning("%s", warning)
 
     def _analyze(self, resources: Resources, texts: Mapping[str, str]) -> tuple[Problem, ...]:
@@ -203,3 +240,13 @@ class Sources:
         self._fetcher.track(sources)
         self._on_news()
         _log.info("policies loaded: %d resources, generation %d", len(policies.resources), policies.generation)
+
+
+def _cluster_of(settings: Settings, on_news: Callable[[], None]) -> Watched | None:
+    clusters = [root for root in settings.policies if isinstance(root, Cluster)]
+    if not clusters:
+        return None
+    # Only where there is one: its library takes 10 MB, and need not be installed.
+    from countersign.edge.kubernetes.cluster import ClusterPolicies  # noqa: PLC0415
+
+    return ClusterPolicies(clusters[0], on_news)

@@ -38,7 +38,7 @@ def consecutive_ports(count: int) -> int:
 class Serve:
     """The running process, from entering the context to leaving it."""
 
-    def __init__(self, directory: Path, policies: Path, *flags: str) -> None:
+    def __init__(self, directory: Path, policies: Path | str, *flags: str) -> None:
         self.address = UnixAddress(str(directory / "authz.sock"))
         self._directory = directory
         self.port = free_port()

@@ -20,6 +20,7 @@ from countersign.cli.config.tls_flags import ENDPOINT_SOCKET, add_tls_flags, tls
 from countersign.cli.mesh_flags import DEFAULT_POLICIES, add_mesh_flags, mesh_of
 from countersign.edge.addresses import Address, AddressError, TcpAddress, parse_address
 from countersign.edge.collector import settle
+from countersign.edge.kubernetes.address import Cluster, ClusterError, parse_cluster
 from countersign.edge.tls.settings import WorkloadApi
 from countersign.edge.tls.source import TlsError
 from countersign.edge.transport import Transport, TransportError
@@ -51,10 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--policies",
         metavar="PATH",
-        type=Path,
+        type=_policies,
         action="append",
         default=[],
-        help=f"file or directory of Istio YAML, watched; repeatable (default: {DEFAULT_POLICIES})",
+        help="file or directory of Istio YAML, or kubernetes:// for the objects of a cluster; watched; repeatable "
+        f"(default: {DEFAULT_POLICIES})",
     )
     add_mesh_flags(parser)
     add(
@@ -196,6 +198,15 @@ def _address(text: str) -> Address:
     try:
         return parse_address(text)
     except AddressError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _policies(text: str) -> Path | Cluster:
+    if not text.startswith("kubernetes:"):
+        return Path(text)
+    try:
+        return parse_cluster(text)
+    except ClusterError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 

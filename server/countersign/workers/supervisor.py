@@ -134,6 +134,7 @@ class Supervisor:
             loads=sources.loads,
             keys=sources.key_states(),
             fetches=sources.fetches,
+            cluster=sources.cluster,
             serving=sum(keeper.listens for keeper in self._keepers),
             processes=len(self._keepers),
             tls=sources.tls,

@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from countersign.core.decision import AllowReason, Reason
+from countersign.edge.kubernetes.standing import ClusterStanding
 from countersign.edge.metrics.state import Counted, Loads, State
 from countersign.edge.metrics.tally import BUCKETS, STAGES, Duration, Kind
 from countersign.edge.tls.source import TlsStanding
@@ -58,6 +59,7 @@ class Exposition(Collector):
         yield _counted("countersign_decision_log_records", "Records written to the log of decisions.", log.records)
         yield _counted("countersign_decision_log_lost", "Decisions without a record: the log was full.", log.lost)
         yield from _of_policies(state.loads)
+        yield from _of_cluster(state.cluster)
         yield from _of_keys(state.keys, state.fetches)
         yield from _of_certificate(state.tls)
         yield _gauge("countersign_processes", "Processes that should answer checks.", state.processes)
@@ -130,6 +132,15 @@ def _of_policies(loads: Loads) -> Iterator[Metric]:
     yield _counter("countersign_policy_loads", "Times that changed policies were read.", ("result",), counts)
     yield _gauge("countersign_policy_last_load_timestamp_seconds", "When policies were last put in force.", loads.at)
     yield _gauge("countersign_policy_generation", "Which policies are in force.", loads.generation)
+
+
+def _of_cluster(cluster: ClusterStanding | None) -> Iterator[Metric]:
+    if cluster is None:
+        return
+    yield _gauge("countersign_cluster_watched", "Whether changes of the cluster's policies come.", not cluster.problem)
+    yield _gauge("countersign_cluster_contact_timestamp_seconds", "When the API server last answered.", cluster.contact)
+    yield _counted("countersign_cluster_lists", "Whole lists read from the API server.", cluster.lists)
+    yield _counted("countersign_cluster_failures", "Requests to the API server that failed.", cluster.failures)
 
 
 def _of_keys(states: Iterable[SourceState], fetches: Mapping[tuple[str, ...], int]) -> Iterator[Metric]:

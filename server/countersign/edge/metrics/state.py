@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
 from countersign.edge.check import Checker
+from countersign.edge.kubernetes.standing import ClusterStanding
 from countersign.edge.metrics.tally import Tally, Totals
 from countersign.edge.tls.source import TlsStanding
 from countersign.tokens.cache import TokenCache
@@ -89,6 +90,7 @@ class State:
     loads: Loads = Loads()
     keys: tuple[SourceState, ...] = ()
     fetches: Mapping[tuple[str, ...], int] = field(default_factory=dict)
+    cluster: ClusterStanding | None = None
     serving: int = 1
     processes: int = 1
     tls: TlsStanding | None = None
