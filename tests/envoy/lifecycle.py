@@ -94,6 +94,7 @@ class Replica:
         """Start it, and return when it is ready."""
         self._port = free_port()
         command = [sys.executable, "-m", "countersign", "serve", *self._flags, "--probes", f"127.0.0.1:{self._port}"]
+        command += ["--admin", "off"]  # two replicas, and one default port
         self.child = Child("serve", command, directory=self._directory)
         wait_until("being ready", self._is_ready, within=30, child=self.child)
 

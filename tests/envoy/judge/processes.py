@@ -71,7 +71,7 @@ class Processes:
 
 def _countersign(listen: Path, policies: Path, posture: str, probes: int) -> list[str]:
     command = [sys.executable, "-P", "-m", "countersign", "serve", "--listen", f"unix:{listen}"]
-    command += ["--policies", str(policies), "--posture", posture, "--probes", f"127.0.0.1:{probes}"]
+    command += ["--policies", str(policies), "--posture", posture, "--probes", f"127.0.0.1:{probes}", "--admin", "off"]
     command += ["--remote-ip-hops", str(REMOTE_IP_HOPS)]
     command += ["--trust-domain", MESH.trust_domain, "--root-namespace", MESH.root_namespace]
     return command + [part for alias in MESH.aliases for part in ("--trust-domain-alias", alias)]
