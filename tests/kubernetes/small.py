@@ -6,6 +6,7 @@ one honest. What a real one does once in an hour, or only when it is ill, can be
 
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -52,6 +53,7 @@ class SmallApiServer:
         self.failures: list[Failure] = []  # for the next requests, one each
         self.expiring = 0  # how many pages are not there any more when they are asked for
         self.used_tokens: list[str] = []
+        self.times: list[float] = []  # of each request, in seconds of ``time.monotonic``
         self._asked: list[str] = []
         self._version = 100
         self._oldest = 0
@@ -148,6 +150,7 @@ class SmallApiServer:
         """One request."""
         path, _, query = handler.path.partition("?")
         self._asked.append(handler.path)
+        self.times.append(time.monotonic())
         given = {name: values[0] for name, values in parse_qs(query).items()}
         token = handler.headers.get("authorization", "").removeprefix("Bearer ")
         failure = self.failures.pop(0) if self.failures else None

@@ -1,6 +1,8 @@
 """What an API server does seldom, or only when it is ill, asked of the small one through a real `countersign serve`."""
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -111,12 +113,12 @@ def test_a_server_in_trouble_is_told_and_asked_again(tmp_path: Path, small: Clus
 
 def test_a_server_that_asks_to_be_left_alone_is(tmp_path: Path, small: Cluster, api: SmallApiServer) -> None:
     api.apply(policy(READERS))
-    api.failures += [Failure(429, None, 3600)] * 3
+    api.failures += [Failure(429, None, 2)] * 3
     with serving(tmp_path, small) as serve:
         serve.wait_for_log("status 429")
-        wait_until("three refusals", lambda: not api.failures or None, within=10, child=serve.child)
         assert decide(serve) == "no-policies-loaded"
-        assert len(api.asked()) == 3
+        wait_until("being ready", lambda: serve.ready() == "ok" or None, within=20, child=serve.child)
+        assert api.times[3] - api.times[0] >= 2
 
 
 def test_a_list_comes_in_pages_and_one_that_expires_is_begun_again(
@@ -132,26 +134,25 @@ def test_a_list_comes_in_pages_and_one_that_expires_is_begun_again(
 
 
 def test_many_changes_are_put_in_force_at_once(serve: Serve, api: SmallApiServer) -> None:
-    api.apply(*(policy(READERS.replace("name: readers", f"name: readers-{number}")) for number in range(300)))
-    serve.wait_for_log("policies loaded: 301 resources")
-    assert metric(serve, "policy_loads_total") == 0  # it has labels
-    assert metric(serve, "policy_generation") <= 3
+    for number in range(60):
+        api.apply(policy(READERS.replace("name: readers", f"name: readers-{number}")))
+        assert metric(serve, "cluster_watched") == 1  # takes some milliseconds
+    serve.wait_for_log("policies loaded: 61 resources")
+    assert metric(serve, "policy_generation") <= 5
 
 
 def test_what_others_write_beside_a_policy_is_no_change(serve: Serve, api: SmallApiServer) -> None:
-    api.apply({**policy(READERS), "status": {"conditions": [{"type": "Accepted"}]}})
-    api.apply(policy(NOBODY.replace("name: readers", "name: z")))
-    serve.wait_for_log("generation 2")
     contact = metric(serve, "cluster_contact_timestamp_seconds")
-    api.apply({**policy(READERS), "status": {"conditions": [{"type": "Refused"}]}})
+    api.apply({**policy(READERS), "status": {"conditions": [{"type": "Accepted"}]}})
+    api.say()
     wait_until(
         "being heard",
-        lambda: metric(serve, "cluster_contact_timestamp_seconds") >= contact or None,
+        lambda: metric(serve, "cluster_contact_timestamp_seconds") > contact or None,
         within=10,
         child=serve.child,
     )
-    api.apply(policy(READERS.replace("name: readers", "name: y")))
-    serve.wait_for_log("policies loaded: 3 resources, generation 3")
+    os.kill(serve.child.pid, signal.SIGHUP)
+    serve.wait_for_log("policies are unchanged: generation 1")
 
 
 def test_a_token_that_is_replaced_is_read_again(serve: Serve, small: Cluster, api: SmallApiServer) -> None:
