@@ -1,11 +1,11 @@
 """The queue of checks that wait for their turn."""
 
 import pytest
-from countersign.edge.waiting import MAX_BYTES, MAX_CALLS, Queue, Waiting
+from countersign.edge.waiting import MAX_BYTES, MAX_CALLS, MAX_WAIT, Queue, Waiting
 
 
-def waiting(call: int, payload: bytes = b"") -> Waiting:
-    return Waiting(call, payload, None)
+def waiting(call: int, payload: bytes = b"", since: float = 0.0) -> Waiting:
+    return Waiting(call, payload, None, since)
 
 
 def test_first_come_is_first_served() -> None:
@@ -26,6 +26,19 @@ def test_one_call_too_many_is_not_taken_and_the_next_is_once_there_is_room() -> 
     assert len(queue) == MAX_CALLS
     queue.take()
     assert queue.offer(waiting(MAX_CALLS))
+
+
+def test_who_finds_somebody_that_has_waited_too_long_is_not_taken_and_the_next_is_when_those_have_gone() -> None:
+    queue = Queue()
+    assert queue.offer(waiting(1, since=10.0))
+    assert queue.offer(waiting(2, since=10.0 + MAX_WAIT / 2))
+    late = 10.001 + MAX_WAIT
+
+    assert not queue.offer(waiting(3, since=late))
+    assert queue.take().call == 1
+    assert queue.offer(waiting(3, since=late))
+    assert [queue.take().call for _ in range(2)] == [2, 3]
+    assert queue.offer(waiting(4, since=late + 100))
 
 
 def test_one_byte_too_many_is_not_taken_and_fits_once_there_is_room() -> None:

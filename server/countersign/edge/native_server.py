@@ -150,7 +150,7 @@ class NativeServer:
             front.fail(call, _RESOURCE_EXHAUSTED, f"received {len(payload)} bytes, more than {MAX_RECEIVE}")
             return
         deadline = None if remaining is None else self._heard.call + remaining
-        if not self._queue.offer(Waiting(call, payload, deadline)):
+        if not self._queue.offer(Waiting(call, payload, deadline, self._heard.call)):
             front.respond(call, self._shed(payload))
 
     def _reply(self, front: NativeGrpcFront, waiting: Waiting) -> None:

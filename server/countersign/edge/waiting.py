@@ -3,20 +3,25 @@
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
-MAX_CALLS: Final = 512  # some 25 to 75 ms of work: half of a check's budget is the most that waiting may cost
+MAX_CALLS: Final = 512
+MAX_WAIT: Final = 0.075  # seconds: half of a check's budget is the most that waiting may cost
 MAX_BYTES: Final = 32 * 1024 * 1024
 
 
 class Waiting(NamedTuple):
-    """One check. ``deadline`` is a time of ``time.monotonic``, None if endless."""
+    """One check. Times are those of ``time.monotonic``: the deadline, None if endless, and when it came."""
 
     call: int
     payload: bytes
     deadline: float | None
+    since: float
 
 
 class Queue:
-    """First come, first served; whoever would be one too many is told at once. Every operation is O(1)."""
+    """First come, first served; whoever would be one too many is told at once. Every operation is O(1).
+
+    One too many is who finds no room, and who finds somebody that has waited too long already.
+    """
 
     __slots__ = ("_bytes", "_calls")
 
@@ -28,9 +33,12 @@ class Queue:
         return len(self._calls)
 
     def offer(self, waiting: Waiting) -> bool:
-        """Queue up; False if there is no room, in calls or in bytes."""
+        """Queue up; False if there is no room, in calls, in bytes or in time."""
         size = self._bytes + len(waiting.payload)
         if len(self._calls) >= MAX_CALLS or size > MAX_BYTES:
+            return False
+        first = next(iter(self._calls.values()), waiting)
+        if waiting.since - first.since > MAX_WAIT:
             return False
         self._calls[waiting.call] = waiting
         self._bytes = size
