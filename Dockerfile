@@ -33,7 +33,7 @@ RUN install -d /opt/countersign/share/countersign \
  && /opt/build/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible \
       -o /opt/countersign/share/countersign/sbom.cdx.json /opt/countersign/bin/python
 # Empty volumes take owner and mode of these directories, so that the unprivileged user can write into them.
-RUN install -d -m 0700 /volumes/countersign /volumes/mesh/certs \
+RUN install -d -m 0700 /volumes/countersign /volumes/mesh/certs /volumes/issuer /volumes/decisions \
  && /opt/countersign/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/countersign/lib \
  && /opt/countersign/bin/python -m compileall -q --invalidation-mode unchecked-hash -x '/(test|tests|idlelib|lib2to3|tkinter|ensurepip|pydoc_data|turtledemo|site-packages|dist-packages)/' \
       "$(/opt/countersign/bin/python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 from countersign.cli import demo
+from countersign.mesh.composed import WALK
+from countersign.mesh.scenario import SCENARIO
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -93,3 +95,13 @@ def test_the_page_on_containers_speaks_of_what_there_is() -> None:
     assert set(re.findall(r"--profile (\w+)", page)) == profiles
     assert f"ARG PYTHON_IMAGE=docker.io/library/{re.findall(r'`(python:[^`]+)`', page)[0]}\n" in DOCKERFILE
     assert re.findall(r"`(/opt/countersign/share[^`]*)`", page)[0] in DOCKERFILE
+
+
+def test_the_page_on_compose_counts_the_requests_and_names_services_that_there_are() -> None:
+    page = (ROOT / "docs" / "deploying.md").read_text().split("### Docker Compose\n")[1]
+    runs = re.findall(r"^    docker compose run --rm (--\S+) (\S+)$", page, re.MULTILINE)
+
+    assert runs == [("--no-deps", "demo"), ("--build", "demo")]
+    assert {name for _, name in runs} <= COMPOSE["services"].keys()
+    assert re.findall(r"(\d+) of the (\d+) requests", page) == [(str(len(WALK)), str(len(SCENARIO)))]
+    assert "(docs/deploying.md#docker-compose)" in (ROOT / "README.md").read_text()

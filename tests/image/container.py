@@ -9,7 +9,7 @@ import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -54,10 +54,19 @@ def configuration(tag: str) -> Mapping[str, Any]:
 
 
 class Container:
-    """One service, from its start to `stop`. ``volumes`` maps paths inside to directories or files outside."""
+    """One service, from its start to `stop`.
+
+    ``volumes`` maps paths inside to directories or files outside; those of ``read_only`` cannot be written.
+    """
 
     def __init__(
-        self, image: Image, name: str, command: list[str], volumes: Mapping[str, Path], directory: Path
+        self,
+        image: Image,
+        name: str,
+        command: list[str],
+        volumes: Mapping[str, Path],
+        directory: Path,
+        read_only: Collection[str] = (),
     ) -> None:
         self._image = image
         root = image.root
@@ -72,6 +81,8 @@ class Container:
             else:
                 target.touch()
             lines.append(f"mount --bind {shlex.quote(str(outside))} {target}")
+            if inside in read_only:
+                lines.append(f"mount -o remount,bind,ro {target}")
         lines += [
             f"mount -t tmpfs tmpfs {root}/tmp",  # noqa: S108 (inside the container)
             f"mount -t proc proc {root}/proc",

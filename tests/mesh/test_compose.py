@@ -105,7 +105,7 @@ def test_a_container_has_no_privilege_and_writes_nothing(name: str) -> None:
 def test_what_runs_for_long_has_a_health_check(name: str) -> None:
     check = SERVICES[name]["healthcheck"]
 
-    if name == "certificates":
+    if name in {"certificates", "demo"}:  # they end
         assert check == {"disable": True}
     else:
         assert check["test"][0] == "CMD"
@@ -168,6 +168,40 @@ def test_countersign_and_the_server_sidecar_share_the_socket_and_nobody_else_doe
     assert "path: /run/countersign/authz.sock" in (ROOT / "envoy/httpbin.yaml").read_text()
 
 
+def test_the_demo_alone_shares_the_issuers_socket_and_nobody_may_write_what_it_reads() -> None:
+    command = SERVICES["demo"]["command"]
+    issuer, countersign = SERVICES["issuer"]["command"], SERVICES["countersign"]["command"]
+    ways = {
+        name: {volume for volume in service.get("volumes", []) if volume.split(":")[0] in {"issuer", "decisions"}}
+        for name, service in SERVICES.items()
+    }
+
+    assert {name: way for name, way in ways.items() if way} == {
+        "issuer": {"issuer:/run/issuer"},
+        "countersign": {"decisions:/run/decisions"},
+        "demo": {"issuer:/run/issuer:ro", "decisions:/run/decisions:ro"},
+    }
+    assert "ports" not in SERVICES["issuer"]
+    assert issuer[issuer.index("--minter") + 1] == command[command.index("--minter") + 1]
+    log = countersign[countersign.index("--decision-log") + 1]
+    assert log == f"file:{command[command.index('--decisions') + 1]}"
+
+
+def test_the_demo_asks_at_the_ports_of_the_sidecars_and_knows_the_policies_by_countersigns_name() -> None:
+    command = SERVICES["demo"]["command"]
+    policies = SERVICES["countersign"]["command"]
+    aliases = SERVICES["envoy-httpbin"]["networks"]["default"]["aliases"]
+
+    for name, listening in (("sleep", 15001), ("edge", 8080), ("httpbin", 15006)):
+        host, port = command[command.index(f"--{name}") + 1].split(":")
+        assert host in {f"envoy-{name}"} | set(aliases)
+        assert int(port) == listening
+        text = (ROOT / f"envoy/{name}.yaml").read_text()
+        assert f"socket_address: {{address: 0.0.0.0, port_value: {listening}}}" in text
+    assert command[command.index("--policies") + 1] == policies[policies.index("--policies") + 1]
+    assert set(SERVICES["demo"]["depends_on"]) >= {"issuer", "countersign", *(f"envoy-{n}" for n in ("sleep", "edge"))}
+
+
 def test_countersign_reads_the_policies_of_the_demo_and_cannot_write_them() -> None:
     service = SERVICES["countersign"]
     (volume,) = (each for each in service["volumes"] if each.startswith("./envoy/policies:"))
@@ -199,5 +233,5 @@ def test_the_image_runs_unprivileged_and_checks_its_health() -> None:
     assert "\nUSER 65532:65532\n" in text
     assert 'CMD ["countersign", "health"]' in text
     assert '\nENTRYPOINT ["countersign"]\nCMD ["serve"]\n' in text
-    assert "install -d -m 0700 /volumes/countersign /volumes/mesh/certs" in text
+    assert "install -d -m 0700 /volumes/countersign /volumes/mesh/certs /volumes/issuer /volumes/decisions" in text
     assert "COPY --from=build --chown=65532:65532 /volumes /run" in text

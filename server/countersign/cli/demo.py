@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -39,6 +40,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         server = parts.add_parser(name, help=purpose)
         server.add_argument("--listen", type=_address, required=True, metavar="HOST:PORT", help="where to listen")
         server.set_defaults(part=part)
+        if name == "issuer":
+            minter = "a unix socket for `walk`: it mints the scenario's tokens, and rotates keys"
+            server.add_argument("--minter", type=Path, metavar="SOCKET", help=minter)
+    _add_walk(parts.add_parser("walk", help="ask the mesh of docker compose, from inside, and show what it decides"))
+
+
+def _add_walk(parser: argparse.ArgumentParser) -> None:
+    for name in ("sleep", "edge", "httpbin"):
+        parser.add_argument(
+            f"--{name}", type=_address, required=True, metavar="HOST:PORT", help="where its Envoy listens"
+        )
+    for name, purpose in (
+        ("certificates", "the workloads' certificates"),
+        ("policies", "where Countersign reads its policies"),
+        ("minter", "the issuer's unix socket"),
+        ("decisions", "Countersign's log of decisions"),
+    ):
+        parser.add_argument(f"--{name}", type=Path, required=True, metavar="PATH", help=purpose)
+    parser.set_defaults(part=_walk)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -90,6 +110,28 @@ def _demo(args: argparse.Namespace) -> int:
     return code
 
 
+def _walk(args: argparse.Namespace) -> int:
+    """Every row of the scenario that needs no host; 0 if all of them are right."""
+    from countersign.mesh.composed import WALK, Composed, left_out  # noqa: PLC0415
+    from countersign.mesh.run import walk  # noqa: PLC0415
+
+    started = time.monotonic()
+    mesh = Composed(
+        sleep=args.sleep,
+        edge=args.edge,
+        httpbin=args.httpbin,
+        certificates=args.certificates,
+        policies=args.policies,
+        minter=args.minter,
+        decisions=args.decisions,
+        read_from=args.decisions.stat().st_size,
+    )
+    code = report(tuple(walk(mesh, WALK)), time.monotonic() - started, args.output)
+    if args.output == "text":
+        print(f"\n{left_out()}")
+    return code
+
+
 def report(rows: tuple[Any, ...], seconds: float, form: str) -> int:
     """Print the rows; give 1 if any of them is not what it should be."""
     from countersign.mesh import table  # noqa: PLC0415
@@ -97,7 +139,7 @@ def report(rows: tuple[Any, ...], seconds: float, form: str) -> int:
     if form == "json":
         print(table.as_json(rows, seconds))
     else:
-        if sys.stdout.isatty():
+        if sys.stdout.isatty() and find_spec("rich") is not None:  # an extra, which the image does without
             table.print_on_terminal(rows)
         else:
             print(table.as_text(rows))
@@ -138,13 +180,15 @@ def _certificates(args: argparse.Namespace) -> int:
 def _issuer(args: argparse.Namespace) -> int:
     from countersign.mesh.issuer import Issuer  # noqa: PLC0415
     from countersign.mesh.key_server import key_server  # noqa: PLC0415
+    from countersign.mesh.minter import minting  # noqa: PLC0415
     from countersign.mesh.scenario import AUDITOR_TOKEN, GUEST_TOKEN, ISSUER, STAFF_TOKEN  # noqa: PLC0415
     from countersign.mesh.tokens import mint  # noqa: PLC0415
 
     issuer = Issuer(ISSUER)
     for token in (STAFF_TOKEN, AUDITOR_TOKEN, GUEST_TOKEN):
         print(f"{token.label}:\n{mint(issuer, token, time.time())}\n")
-    return _serve(key_server(issuer, *args.listen))
+    with contextlib.nullcontext() if args.minter is None else minting(issuer, args.minter):
+        return _serve(key_server(issuer, *args.listen))
 
 
 def _upstream(args: argparse.Namespace) -> int:

@@ -24,17 +24,18 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
-    """Where a caller enters the mesh: a port on loopback, and a certificate if the caller has one."""
+    """Where a caller enters the mesh: a port, on loopback unless said, and a certificate if the caller has one."""
 
     name: str
     port: int
+    host: str = "127.0.0.1"
     certificates: Path | None = None  # a directory with tls.crt, tls.key and ca.crt
     server_name: str = "httpbin"
 
 
 def send(door: Door, method: str, path: str, headers: tuple[tuple[str, str], ...]) -> Answer:
     """Send one request on a connection of its own. Raise `MeshError` if no HTTP answer comes."""
-    connection = http.client.HTTPConnection("127.0.0.1", door.port, timeout=_TIMEOUT)
+    connection = http.client.HTTPConnection(door.host, door.port, timeout=_TIMEOUT)
     try:
         connection.sock = _connect(door)
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
@@ -52,7 +53,7 @@ def send(door: Door, method: str, path: str, headers: tuple[tuple[str, str], ...
 
 
 def _connect(door: Door) -> socket.socket:
-    plain = socket.create_connection(("127.0.0.1", door.port), timeout=_TIMEOUT)
+    plain = socket.create_connection((door.host, door.port), timeout=_TIMEOUT)
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or the request waits 40 ms behind the handshake
     if door.certificates is None:
         return plain

@@ -5,16 +5,36 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, Protocol
 
-from countersign.mesh.client import Answer, send
-from countersign.mesh.mesh import Mesh
+from countersign.mesh.client import Answer, Door, send
 from countersign.mesh.process import MeshError
-from countersign.mesh.scenario import Expected, Step, Token
+from countersign.mesh.scenario import Caller, Change, Expected, Step, Token
 
 _RETRY: Final = 0.02  # seconds between two tries of a patient step
 _STALL: Final = 5.0  # seconds that a busy machine may keep Envoy waiting for a decision for longer than its timeout
 _SHOWN: Final = 100  # characters of a value in a fault
+
+
+class Mesh(Protocol):
+    """What the scenario asks of a mesh, wherever it runs."""
+
+    @property
+    def policies(self) -> Path:
+        """The directory that Countersign reads, as it names it."""
+
+    def door(self, caller: Caller) -> Door:
+        """Where the caller enters."""
+
+    def token(self, token: Token) -> str:
+        """A fresh token."""
+
+    def apply(self, change: Change) -> None:
+        """Change the mesh while it runs."""
+
+    def logged(self, request_id: str) -> Mapping[str, Any]:
+        """What is known of a request: ``ext_authz``, what Countersign said; ``details``, Envoy's reason or None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
