@@ -18,7 +18,10 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 WANTED = {
-    "requirements.lock": PROJECT["project"]["dependencies"],
+    "requirements.lock": [
+        *PROJECT["project"]["dependencies"],
+        *(each for extra in ("kubernetes", "otel") for each in PROJECT["project"]["optional-dependencies"][extra]),
+    ],
     "build.lock": [*PROJECT["build-system"]["requires"], *PROJECT["project"]["optional-dependencies"]["image"]],
 }
 

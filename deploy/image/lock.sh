@@ -7,7 +7,7 @@ shift
 cd "$(dirname "$0")/../.."
 compile=("$bin/uv" pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes
   --no-emit-index-url --custom-compile-command "make lock" "$@")
-"${compile[@]}" pyproject.toml -o deploy/image/requirements.lock
+"${compile[@]}" --extra kubernetes --extra otel pyproject.toml -o deploy/image/requirements.lock
 "$bin/python" - <<'PYTHON' | "${compile[@]}" - -o deploy/image/build.lock
 import tomllib
 
