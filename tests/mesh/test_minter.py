@@ -3,16 +3,19 @@
 import json
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import jwt
 import pytest
+import yaml
 from countersign.mesh.issuer import ALGORITHMS, Issuer
-from countersign.mesh.minter import ask_for_new_keys, ask_for_token, minting
+from countersign.mesh.minter import BETWEEN, ask_for_new_keys, ask_for_token, minting
 from countersign.mesh.process import MeshError
 from countersign.mesh.scenario import CONFIRMED_TOKEN, ISSUER, SCENARIO, STAFF_TOKEN, Token
 
+ROOT = Path(__file__).parents[2]
 TOKENS = {step.token.label: step.token for step in SCENARIO if step.token}
 LIMIT = 10.0  # seconds
 
@@ -50,6 +53,16 @@ def test_new_keys_sign_from_then_on_and_the_old_ones_stay_published(issuer: Issu
     assert not {issuer.kid(algorithm) for algorithm in ALGORITHMS} & set(before.values())
     assert signed_with == issuer.kid("ES256")
     assert published > set(before.values())
+
+
+def test_keys_are_not_rotated_again_before_countersign_looks_for_unknown_ones(minter: Path) -> None:
+    cooldown = yaml.safe_load((ROOT / "envoy" / "settings" / "countersign.yaml").read_text())["keys"]["cooldown"]
+    ask_for_new_keys(minter)
+    rotated = time.monotonic()
+    ask_for_new_keys(minter)
+
+    assert time.monotonic() - rotated > float(cooldown.removesuffix("s"))
+    assert float(cooldown.removesuffix("s")) < BETWEEN
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import sys
 
 import pytest
+from countersign.cli import demo
 from countersign.cli.demo import report
 from countersign.core.decision import AllowReason, Reason
 from countersign.mesh.run import Observed, Row, gave_up, judge
@@ -112,6 +114,18 @@ def test_the_text_shows_every_cell_and_names_the_fault(capsys: pytest.CaptureFix
         "1 of 2 requests went as they should, in 1.5 s",
         f"row 2, a step: {FAULT}",
     ]
+
+
+def test_a_terminal_without_the_library_for_tables_gets_the_text(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the image, whose `demo` may be run by hand."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr(demo, "find_spec", lambda _name: None)
+    monkeypatch.setitem(sys.modules, "rich", None)
+    report((RIGHT,), 1.5, "text")
+
+    assert capsys.readouterr().out.splitlines()[1].startswith("ok ")
 
 
 def test_the_json_is_complete(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from countersign.mesh.scenario import SCENARIO, Token
 from countersign.mesh.tokens import mint
 
 _PATIENCE: Final = 5.0  # seconds for a question or an answer
-_BETWEEN: Final = 1.5  # seconds between two rotations: more than `keys.cooldown` in envoy/settings/countersign.yaml
+BETWEEN: Final = 1.5  # seconds between two rotations: more than `keys.cooldown` in envoy/settings/countersign.yaml
 _MAX: Final = 64 * 1024  # bytes of either
 _TOKENS: Final = {step.token.label: step.token for step in SCENARIO if step.token is not None}
 
@@ -73,12 +73,12 @@ def _ask(path: Path, question: Mapping[str, Any]) -> Mapping[str, Any]:
 class _Server(socketserver.UnixStreamServer):
     def __init__(self, issuer: Issuer, path: Path) -> None:
         self.issuer = issuer
-        self._rotated = -_BETWEEN + time.monotonic()
+        self._rotated = -BETWEEN + time.monotonic()
         super().__init__(str(path), _Handler)
 
     def rotate(self) -> None:
         """Not sooner than Countersign looks for unknown keys again."""
-        time.sleep(max(0.0, self._rotated + _BETWEEN - time.monotonic()))
+        time.sleep(max(0.0, self._rotated + BETWEEN - time.monotonic()))
         for algorithm in ALGORITHMS:
             self.issuer.rotate(algorithm)
         self._rotated = time.monotonic()
