@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup demo test differential fuzz storm lifecycle kubernetes abuse bench bench-inprocess lock image image-test lint format protos clean
+.PHONY: help setup demo test differential fuzz storm lifecycle kubernetes abuse bench bench-inprocess lock manifests image image-test lint format protos clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -58,6 +58,10 @@ bench-inprocess: setup  ## where the microseconds of a check go, by stage, witho
 lock: setup  ## deploy/image/*.lock from pyproject.toml, with hashes; ARGS=--upgrade takes newer versions
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --editable '.[lock]'
 	deploy/image/lock.sh $(BIN) $(ARGS)
+
+manifests: setup  ## deploy/kubernetes, built by kustomize and held against Kubernetes' schemas; no cluster
+	@test -x $(BIN)/kubernetes-validate || $(BIN)/python -m pip install --quiet --editable '.[deploy]'
+	$(BIN)/python -m pytest -q tests/deploy $(ARGS)
 
 image:  ## the Dockerfile, built without a daemon or a registry; prints the digests of its layers
 	deploy/image/build.sh build/image
