@@ -394,6 +394,28 @@ def test_a_token_whose_key_may_not_be_fetched_is_decided_about_once(monkeypatch:
     assert allowed(deciding.check(bearer(issuer)))
 
 
+def test_while_no_fetch_is_permitted_made_up_keys_are_refused_without_asking_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    issuer, stranger, fetch = Issuer(ISSUER), Issuer(ISSUER), Fetch(permitted=False)
+    fetch.keys = {REMOTE: KeySet.parse(json.dumps(issuer.jwks()))}
+    deciding = Deciding(monkeypatch, fetch)
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    for _ in range(5):
+        assert denied(deciding.check(bearer(stranger)), 401, "token-unknown-key")
+    assert fetch.asked == [REMOTE]
+    now[0] += check._REST + 0.001  # perhaps one is permitted by now
+    assert denied(deciding.check(bearer(stranger)), 401, "token-unknown-key")
+    assert fetch.asked == [REMOTE] * 2
+    fetch.keys = {REMOTE: KeySet.parse(json.dumps(stranger.jwks()))}
+    deciding.snapshot = fetch.current()
+    assert denied(deciding.check(bearer(issuer)), 401, "token-unknown-key")  # by other keys: it is asked about again
+    assert fetch.asked == [REMOTE] * 3
+    assert allowed(deciding.check(bearer(stranger)))
+
+
 def test_a_key_that_came_before_the_fetcher_was_asked_still_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     issuer, stranger, fetch = Issuer(ISSUER), Issuer(ISSUER), Fetch(permitted=False)
     fetch.keys = {REMOTE: KeySet.parse(json.dumps(stranger.jwks()))}

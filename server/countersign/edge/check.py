@@ -30,6 +30,8 @@ _log: Final = logging.getLogger(__name__)
 BUDGET: Final = 0.150  # seconds: Envoy's own default for the whole call is 200 ms
 MAX_HELD: Final = 1024  # checks that wait for keys at a time
 EXPLANATIONS: Final = 100  # denials a second that say in `detail` what kept them from an allow; it costs three allows
+# Seconds after a refresh was not permitted: made-up keys ask the event loop again 20 times a second, and not each time.
+_REST: Final = 0.05
 _MARGIN: Final = 0.020  # seconds of the caller's deadline left for the way back
 
 
@@ -108,6 +110,7 @@ class Checker:
         self._held: weakref.WeakSet[_Ticket] = weakref.WeakSet()
         self._memory = Memory(current())
         self._explanations = _Explanations()
+        self._refused: dict[FetchedKeys, tuple[Snapshot, float]] = {}  # refreshes: by which snapshot, and until when
 
     def answer(self, payload: bytes, time_remaining: float | None) -> bytes | Held:
         """The serialized CheckResponse to a serialized CheckRequest, or what to await for it on the event loop.
@@ -163,7 +166,7 @@ class Checker:
             judged = authorize(facts, memory.snapshot, now, may_wait=may_wait, explain=explain)
         decided = time.monotonic()
         stages = Stages(read - begun, decided - read)
-        if judged.awaits:
+        if judged.awaits and not self._in_vain(judged.awaits, memory.snapshot, decided):
             return partial(self._resume, self._ticket(payload, memory.snapshot, judged, begun, deadline, stages))
         answer = _answer(judged, now, deadline)
         if isinstance(judged.decision, Deny) and judged.step is Step.POLICIES:
@@ -217,6 +220,9 @@ class Checker:
         try:
             judged = ticket.judged
             waited = await self._wait_for(judged.awaits, ticket.deadline)
+            if not waited:
+                refused = ticket.snapshot, time.monotonic() + _REST
+                self._refused.update(dict.fromkeys(judged.awaits, refused))
             snapshot, now, came = self._current(), time.time(), time.monotonic()
             stages = stages._replace(wait=came - ticket.begun - sum(stages))
             if waited or snapshot is not ticket.snapshot:
@@ -228,6 +234,14 @@ class Checker:
         finally:
             self._held.discard(ticket)
         return self._told(answer, ticket.payload, ticket.begun, stages)
+
+    def _in_vain(self, sources: Iterable[FetchedKeys], snapshot: Snapshot, now: float) -> bool:
+        """Whether no refresh of any of them was permitted a moment ago, and no key has come since."""
+        for source in sources:
+            refused = self._refused.get(source)
+            if refused is None or refused[0] is not snapshot or now > refused[1]:
+                return False
+        return True
 
     async def _wait_for(self, sources: Iterable[FetchedKeys], deadline: float) -> bool:
         """Wait until every permitted refresh has ended, or the budget has; False if none is permitted."""
