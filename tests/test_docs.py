@@ -344,3 +344,14 @@ def test_the_table_of_the_readme_is_what_the_demo_prints() -> None:
     for line in block.splitlines():
         words = " ".join(line.split())  # the last column is left out, and columns are as wide as they need
         assert words == "..." or any(each.startswith(words) for each in printed), line
+
+
+def test_the_commands_of_the_envoy_page_run() -> None:
+    text = (ROOT / "docs" / "envoy-config.md").read_text()
+    commands = re.findall(r"^    (countersign .*)$", text, re.MULTILINE)
+
+    assert len(commands) == 2
+    for command in commands:
+        words = [sys.executable, "-m", *shlex.split(command)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+        assert done.returncode == 0, done.stdout + done.stderr

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any, Final
 
 import pytest
@@ -51,7 +52,7 @@ def _analyze(text: str, *, complete: bool = True, **surroundings: Any) -> tuple[
     return found
 
 
-def _found(text: str, **surroundings: Any) -> list[tuple[Code, int]]:
+def _found(text: str, **surroundings: Any) -> list[tuple[StrEnum, int]]:
     return [(problem.code, problem.position.line) for problem in _analyze(text, **surroundings)]
 
 
@@ -807,7 +808,7 @@ def test_keys_that_cannot_verify_are_told() -> None:
     (users,) = resources.request_authentications
     source = users.rules[0].keys
 
-    def found(*why: str) -> list[tuple[Code, int, str]]:
+    def found(*why: str) -> list[tuple[StrEnum, int, str]]:
         written = Written(resources=resources, texts=texts, unusable_keys={source: why})
         return [(p.code, p.position.line, p.message) for p in analyze(written, Surroundings())]
 

@@ -1,5 +1,7 @@
 """YAML as strictly as a security policy deserves: one reading, bounded, and every value knows its place."""
 
+from enum import StrEnum
+
 import pytest
 import yaml
 from countersign.policy.problems import Code, Position, Severity
@@ -34,7 +36,7 @@ def _root(text: str) -> tuple[yaml.Node, Report]:
     return root, report
 
 
-def _only(report: Report) -> tuple[Code, str, str, int, int]:
+def _only(report: Report) -> tuple[StrEnum, str, str, int, int]:
     (problem,) = report.problems
     assert problem.severity is Severity.ERROR
     assert problem.position.file == "f.yaml"

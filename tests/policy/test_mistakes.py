@@ -3,6 +3,8 @@
 What counts as a mistake is told in the tests of each reader; here is what is said of it.
 """
 
+from enum import StrEnum
+
 import pytest
 from countersign.policy.parse import parse
 from countersign.policy.problems import Code, PolicyError, Severity
@@ -21,7 +23,7 @@ TYPE = Code.WRONG_TYPE
 CUSTOM = "action: CUSTOM, provider: {name: p}"
 
 
-def _told(text: str) -> list[tuple[str, Code, str, str]]:
+def _told(text: str) -> list[tuple[str, StrEnum, str, str]]:
     with pytest.raises(PolicyError) as error:
         parse({"f": text}, None, lambda text: "" if text == "sound" else "no key set")
     return [
@@ -355,7 +357,7 @@ def test_a_mistake_in_a_policy_is_told_word_for_word(spec: str, code: Code, mess
         ),
     ],
 )
-def test_mistakes_in_a_policy_are_told_side_by_side(spec: str, expected: list[tuple[Code, str, str]]) -> None:
+def test_mistakes_in_a_policy_are_told_side_by_side(spec: str, expected: list[tuple[StrEnum, str, str]]) -> None:
     text, places = _marked(authorization(spec))
     if len(places) < len(expected):
         places *= len(expected)

@@ -1,5 +1,6 @@
 """Files to resources: every problem of every file at once, or a set that means what it says."""
 
+from enum import StrEnum
 from typing import Any, Final
 
 import pytest
@@ -22,7 +23,7 @@ def _problems(text: str, namespace: str | None = None) -> list[Problem]:
     return list(error.value.problems)
 
 
-def _only(text: str, namespace: str | None = None) -> tuple[Code, str, str, str]:
+def _only(text: str, namespace: str | None = None) -> tuple[StrEnum, str, str, str]:
     (problem,) = _problems(text, namespace)
     assert problem.severity is Severity.ERROR
     return problem.code, problem.message, problem.help, str(problem.position)

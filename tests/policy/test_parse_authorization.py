@@ -1,5 +1,6 @@
 """AuthorizationPolicy: rules as terms over attributes."""
 
+from enum import StrEnum
 from typing import Final
 
 import pytest
@@ -62,11 +63,11 @@ def _problems(spec: str) -> list[Problem]:
     return list(error.value.problems)
 
 
-def _refused(spec: str) -> list[tuple[Code, str, str]]:
+def _refused(spec: str) -> list[tuple[StrEnum, str, str]]:
     return [(problem.code, problem.message, problem.help) for problem in _problems(spec)]
 
 
-def _refused_rule(rule: str) -> list[tuple[Code, str, str]]:
+def _refused_rule(rule: str) -> list[tuple[StrEnum, str, str]]:
     return _refused(f"{{rules: [{rule}]}}")
 
 
@@ -112,7 +113,7 @@ def test_an_allow_policy_may_go_without_rules(spec: str) -> None:
         ("{rule: []}", (Code.UNKNOWN_FIELD, "unknown field `rule` in `spec`", "did you mean `rules`?")),
     ],
 )
-def test_a_mistake_in_the_spec_is_named_with_a_way_out(spec: str, expected: tuple[Code, str, str]) -> None:
+def test_a_mistake_in_the_spec_is_named_with_a_way_out(spec: str, expected: tuple[StrEnum, str, str]) -> None:
     assert _refused(spec) == [expected]
 
 
@@ -623,7 +624,9 @@ def test_brackets_hold_a_header_or_a_path_of_claims(key: str, attribute: str, ar
         ("null", (Code.WRONG_TYPE, "`when` wants an object, found null", "")),
     ],
 )
-def test_a_mistake_in_a_condition_is_named_with_a_way_out(entry: str, expected: tuple[Code, str, str | None]) -> None:
+def test_a_mistake_in_a_condition_is_named_with_a_way_out(
+    entry: str, expected: tuple[StrEnum, str, str | None]
+) -> None:
     found = _refused_rule(f"{{when: [{entry}]}}")[0]
 
     assert found[:2] == expected[:2]

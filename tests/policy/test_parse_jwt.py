@@ -1,5 +1,6 @@
 """RequestAuthentication: whose tokens count, where they are, what they produce."""
 
+from enum import StrEnum
 from typing import Final
 
 import pytest
@@ -19,13 +20,13 @@ def _rule(members: str) -> JwtRule:
     return rule
 
 
-def _refused(spec: str, check: str = "") -> list[tuple[Code, str, str]]:
+def _refused(spec: str, check: str = "") -> list[tuple[StrEnum, str, str]]:
     with pytest.raises(PolicyError) as error:
         parse({"f": request_authentication(spec)}, None, lambda _: check)
     return [(problem.code, problem.message, problem.help) for problem in error.value.problems]
 
 
-def _refused_rule(members: str, check: str = "") -> list[tuple[Code, str, str]]:
+def _refused_rule(members: str, check: str = "") -> list[tuple[StrEnum, str, str]]:
     return _refused(f"{{jwtRules: [{{{members}}}]}}", check)
 
 
@@ -283,7 +284,7 @@ def test_a_list_of_texts_has_texts_in_it(field: str, value: str, code: Code) -> 
         ),
     ],
 )
-def test_a_mistake_in_a_rule_is_named_with_a_way_out(members: str, expected: tuple[Code, str, str]) -> None:
+def test_a_mistake_in_a_rule_is_named_with_a_way_out(members: str, expected: tuple[StrEnum, str, str]) -> None:
     assert _refused_rule(members) == [expected]
 
 
@@ -298,7 +299,7 @@ def test_a_mistake_in_a_rule_is_named_with_a_way_out(members: str, expected: tup
         ),
     ],
 )
-def test_a_mistake_in_the_spec_is_named_with_a_way_out(spec: str, expected: tuple[Code, str, str]) -> None:
+def test_a_mistake_in_the_spec_is_named_with_a_way_out(spec: str, expected: tuple[StrEnum, str, str]) -> None:
     assert _refused(spec) == [expected]
 
 

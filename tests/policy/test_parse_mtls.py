@@ -1,5 +1,7 @@
 """PeerAuthentication: which ports want mTLS."""
 
+from enum import StrEnum
+
 import pytest
 from countersign.policy.parse import parse
 from countersign.policy.problems import Code, PolicyError
@@ -13,7 +15,7 @@ def _read(spec: str) -> PeerAuthentication:
     return resource
 
 
-def _refused(spec: str) -> list[tuple[Code, str, str, str]]:
+def _refused(spec: str) -> list[tuple[StrEnum, str, str, str]]:
     with pytest.raises(PolicyError) as error:
         parse({"f": peer_authentication(spec)}, None, lambda _: "")
     return [(p.code, p.message, p.help, f"{p.position.line}:{p.position.column}") for p in error.value.problems]
@@ -119,5 +121,5 @@ def test_ports_belong_to_a_selected_workload(selector: str) -> None:
         ),
     ],
 )
-def test_a_mistake_is_named_with_its_place_and_a_way_out(spec: str, expected: tuple[Code, str, str, str]) -> None:
+def test_a_mistake_is_named_with_its_place_and_a_way_out(spec: str, expected: tuple[StrEnum, str, str, str]) -> None:
     assert _refused(spec) == [expected]

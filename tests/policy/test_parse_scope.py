@@ -1,5 +1,6 @@
 """Where a resource applies: ``targetRefs``; selectors and the dry run are in test_parse.py."""
 
+from enum import StrEnum
 from typing import Final
 
 import pytest
@@ -19,7 +20,7 @@ def _targets(spec: str) -> tuple[TargetRef, ...]:
     return policy.meta.targets
 
 
-def _refused(spec: str) -> list[tuple[Code, str, str]]:
+def _refused(spec: str) -> list[tuple[StrEnum, str, str]]:
     with pytest.raises(PolicyError) as error:
         parse({"f": authorization(spec)}, None, lambda _: "")
     with pytest.raises(PolicyError) as other:
@@ -113,7 +114,7 @@ def test_a_target_is_a_kind_and_a_name(spec: str, expected: list[tuple[str, str]
         ("{targetRefs: {}}", (Code.WRONG_TYPE, "`targetRefs` wants a list, found an object", "")),
     ],
 )
-def test_a_target_that_cannot_be_is_named_with_a_way_out(spec: str, expected: tuple[Code, str, str | None]) -> None:
+def test_a_target_that_cannot_be_is_named_with_a_way_out(spec: str, expected: tuple[StrEnum, str, str | None]) -> None:
     found = _refused(spec)[0]
 
     assert found[0] is expected[0]

@@ -3,6 +3,7 @@
 A ``§`` stands before the place. When a policy is warned of, and when not, is told in test_analyze.py.
 """
 
+from enum import StrEnum
 from typing import Any, Final
 
 import pytest
@@ -25,7 +26,7 @@ DOMAINS: Final = ("mesh.example", "old.example", "td")
 SHOP: Final = {"shop": Workload("apps", (("app", "shop"),)), "cart": Workload("apps", (("app", "cart"),))}
 
 
-def _told(text: str, **surroundings: Any) -> list[tuple[str, Code, str, str]]:
+def _told(text: str, **surroundings: Any) -> list[tuple[str, StrEnum, str, str]]:
     texts = {"f": text}
     resources = parse(texts, None, lambda _: "").resources
     return [

@@ -22,6 +22,7 @@ VERBS: Final = {
     "analyze": "find mistakes in policies: what does not load, and what does not do what it seems to",
     "check": "which policies apply to a workload",
     "explain": "why a request is allowed or denied",
+    "envoy-config": "what Envoy is to be told, or what is dangerous in what it was told (--check)",
     "jwks": "the keys of an issuer: each usable, or why not",
     "log": "whether a log of decisions is what was written",
     "demo": "a local mesh on the real Envoy, and what Countersign decides in it",
@@ -52,15 +53,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         subparser = verbs.add_parser(name, help=summary, description=summary)
         if name == verb:  # only the verb that runs is imported
             with paused():
-                module = import_module(f"countersign.cli.{name}")
+                module = import_module(_module(name))
             module.add_arguments(subparser)
             parser.known = tuple(subparser._option_string_actions)  # noqa: SLF001 (argparse tells them no other way)
     parsed = parser.parse_args(words)
     try:
-        return int(import_module(f"countersign.cli.{parsed.verb}").run(parsed))
+        return int(import_module(_module(parsed.verb)).run(parsed))
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
         print(f"countersign {parsed.verb}: {what}", file=sys.stderr)
         return _IO
     except KeyboardInterrupt:
         return 130
+
+
+def _module(verb: str) -> str:
+    return f"countersign.cli.{verb.replace('-', '_')}"

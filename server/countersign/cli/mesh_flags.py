@@ -17,14 +17,14 @@ def add_name_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--trust-domain",
         metavar="TD",
-        type=_trust_domain,
+        type=trust_domain,
         default="cluster.local",
         help="the mesh's trust domain (default: %(default)s)",
     )
     add(
         "--trust-domain-alias",
         metavar="TD",
-        type=_trust_domain,
+        type=trust_domain,
         action="append",
         default=[],
         help="another name of it; repeatable",
@@ -51,7 +51,7 @@ def add_mesh_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--label",
         metavar="K=V",
-        type=_label,
+        type=label,
         action="append",
         default=[],
         help="a label of the workload, likewise; repeatable",
@@ -119,7 +119,8 @@ def mesh_of(arguments: argparse.Namespace) -> Mesh:
     )
 
 
-def _trust_domain(text: str) -> str:
+def trust_domain(text: str) -> str:
+    """A trust domain, or argparse's error."""
     if not is_trust_domain(text):
         raise argparse.ArgumentTypeError(f"trust domain `{text}`: lower-case letters, digits, `.`, `-` and `_` only")
     return text
@@ -136,7 +137,8 @@ def workload(text: str) -> SpiffeId:
     return found
 
 
-def _label(text: str) -> tuple[str, str]:
+def label(text: str) -> tuple[str, str]:
+    """A label as ``K=V``, or argparse's error."""
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise argparse.ArgumentTypeError(f"`{text}`: wants K=V, such as app=httpbin")

@@ -5,21 +5,24 @@ Source: OASIS SARIF 2.1.0; docs.github.com "Workflow commands for GitHub Actions
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 from importlib.metadata import version
 from typing import Any, Final
 from urllib.parse import quote
 
-from countersign.policy.problems import Code, Problem, Severity
+from countersign.policy.problems import Problem, Severity
+from countersign.proxy.lint.codes import EnvoyCode
 
 _DOCS: Final = "docs/analyze.md"
+_ENVOY_DOCS: Final = "docs/envoy-config.md"
 _SARIF_SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 
 Format = Callable[[Sequence[Problem], int], str]  # problems and the number of files, as text that ends its line
 
 
-def anchor(code: Code) -> str:
+def anchor(code: StrEnum) -> str:
     """Where the documentation has a code."""
-    return f"{_DOCS}#{code.lower()}"
+    return f"{_ENVOY_DOCS if isinstance(code, EnvoyCode) else _DOCS}#{code.lower()}"
 
 
 def _text(problems: Sequence[Problem], files: int) -> str:
@@ -70,7 +73,7 @@ def _sarif(problems: Sequence[Problem], _: int) -> str:
     return _dump({"$schema": _SARIF_SCHEMA, "version": "2.1.0", "runs": [run]})
 
 
-def _sarif_rule(code: Code) -> dict[str, Any]:
+def _sarif_rule(code: StrEnum) -> dict[str, Any]:
     return {
         "id": code,
         "name": "".join(word.capitalize() for word in code.name.split("_")),
@@ -99,7 +102,7 @@ def _uri(file: str) -> str:
     return f"file://{quote(file)}" if file.startswith("/") else quote(file)  # `:` is quoted: no scheme is read
 
 
-def _title(code: Code) -> str:
+def _title(code: StrEnum) -> str:
     return code.name.replace("_", " ").lower()
 
 

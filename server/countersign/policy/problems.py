@@ -62,7 +62,7 @@ class Problem:
     """One finding. ``snippet`` is the source line it points into; ``help`` says what to do."""
 
     severity: Severity
-    code: Code
+    code: StrEnum  # `Code`, or the names of another room that reads files
     position: Position
     message: str
     help: str = ""

@@ -74,14 +74,32 @@ def find_workload(facts: RequestFacts, namespace: str, labels: Labels) -> Worklo
     own = extensions.get("workload.namespace") or _own_namespace(facts) or namespace
     if not own:
         raise WorkloadError("neither Envoy nor --namespace says which workload this is")
-    for key in extensions:
-        if key.startswith(_PREFIX) and key[len(_PREFIX) :] not in _KEYS:
-            raise WorkloadError(f"`{key}` says nothing about a workload; known are {', '.join(sorted(_KEYS))}")
+    _refuse_unknown(extensions)
     if "workload.labels" in extensions:
         labels = _labels(extensions["workload.labels"])
     elif facts.destination.labels:
         labels = tuple(sorted(facts.destination.labels.items()))
     return _workload(own, labels, extensions)
+
+
+def refuse_unreadable(extensions: Mapping[str, str]) -> None:
+    """Raise `WorkloadError` for ``context_extensions`` that no request could be placed by, whatever else it says."""
+    _refuse_unknown(extensions)
+    for key, read in (
+        ("namespace", _name),
+        ("gateway", _name),
+        ("gateway_class", _name),
+        ("labels", lambda _, text: _labels(text)),
+        ("services", lambda _, text: _services(text)),
+    ):
+        if _PREFIX + key in extensions:
+            read(_PREFIX + key, extensions[_PREFIX + key])
+
+
+def _refuse_unknown(extensions: Mapping[str, str]) -> None:
+    for key in extensions:
+        if key.startswith(_PREFIX) and key[len(_PREFIX) :] not in _KEYS:
+            raise WorkloadError(f"`{key}` says nothing about a workload; known are {', '.join(sorted(_KEYS))}")
 
 
 def _workload(namespace: str, labels: Labels, extensions: Mapping[str, str]) -> Workload:

@@ -6,6 +6,7 @@ the Kubernetes API server would refuse them or, worse, read something else.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import yaml
 
@@ -38,15 +39,16 @@ class Report:
     problems: list[Problem] = field(default_factory=list)
     shared: dict[str, str] = field(default_factory=dict)
 
-    def error(self, where: yaml.Node | Position, code: Code, message: str, help: str = "") -> None:  # noqa: A002
+    def error(self, where: yaml.Node | Position, code: StrEnum, message: str, help: str = "") -> None:  # noqa: A002
         """Note an error at a node."""
-        self._note(Severity.ERROR, where, code, message, help)
+        self.note(Severity.ERROR, where, code, message, help)
 
-    def warning(self, where: yaml.Node | Position, code: Code, message: str, help: str = "") -> None:  # noqa: A002
+    def warning(self, where: yaml.Node | Position, code: StrEnum, message: str, help: str = "") -> None:  # noqa: A002
         """Note a warning at a node."""
-        self._note(Severity.WARNING, where, code, message, help)
+        self.note(Severity.WARNING, where, code, message, help)
 
-    def _note(self, severity: Severity, where: yaml.Node | Position, code: Code, message: str, advice: str) -> None:
+    def note(self, severity: Severity, where: yaml.Node | Position, code: StrEnum, message: str, advice: str) -> None:
+        """Note a problem at a node."""
         position = where if isinstance(where, Position) else self.position(where)
         snippet = self.lines[position.line - 1] if position.line <= len(self.lines) else ""
         self.problems.append(

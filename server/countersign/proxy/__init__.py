@@ -1,0 +1,1 @@
+"""Envoy's side of the callout: configurations that ask Countersign, written and judged."""

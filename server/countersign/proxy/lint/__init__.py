@@ -1,0 +1,1 @@
+"""What is dangerous in an Envoy configuration that asks Countersign."""

@@ -1,0 +1,112 @@
+"""Finds in a bootstrap, a resource or a `/config_dump` what decides whether and what Countersign is asked."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import yaml
+
+from countersign.proxy.lint.tree import field, is_kind, is_true, items, members, text, typed, walk
+
+_NOT_IN_USE = frozenset({"draining_state", "error_state"})  # of a config dump
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpFilter:
+    """``kind`` is the full name of its message; ``config`` its fields. ``wrapped``: inside another filter."""
+
+    node: yaml.Node
+    name: str
+    kind: str
+    config: yaml.Node | None
+    wrapped: bool = False
+    disabled: bool = False
+
+    @property
+    def asks(self) -> bool:
+        """Whether it is an external authorization."""
+        return self.kind.endswith(".ext_authz.v3.ExtAuthz")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manager:
+    """An HTTP connection manager, the TLS of its filter chain, and whether requests leave the machine by it."""
+
+    config: yaml.Node
+    tls: yaml.Node | None
+    outbound: bool
+    filters: tuple[HttpFilter, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Everything that the checks look at."""
+
+    managers: tuple[Manager, ...]
+    network_filters: tuple[yaml.Node, ...]  # ext_authz of TCP
+    per_route: tuple[tuple[str, yaml.Node], ...]  # `typed_per_filter_config`: the filter's name, its settings
+    clusters: tuple[yaml.Node, ...]
+    from_afar: bool  # routes, listeners or filters come from a management server
+
+
+def find(root: yaml.Node) -> Found:
+    """Look through the whole tree."""
+    nodes = [node for part in _parts(root) for node in walk(part)]
+    chains = [node for node in nodes if field(node, "filters") is not None]
+    listeners = [node for node in nodes if field(node, "filter_chains") or field(node, "default_filter_chain")]
+    outbound = {
+        id(chain)
+        for each in listeners
+        if text(field(each, "traffic_direction")).upper() in {"OUTBOUND", "2"}
+        for chain in walk(each)
+    }
+    managers = [_manager(chain, filter_, outbound) for chain in chains for filter_ in items(field(chain, "filters"))]
+    per_route = [entry for node in nodes for entry in members(field(node, "typed_per_filter_config"))]
+    return Found(
+        managers=tuple(each for each in managers if each is not None),
+        network_filters=tuple(node for node in nodes if typed(node)[0].endswith("network.ext_authz.v3.ExtAuthz")),
+        per_route=tuple((text(name), settings) for name, settings in per_route),
+        clusters=tuple(node for node in nodes if field(node, "load_assignment") is not None),
+        from_afar=any(key in {"rds", "lds_config", "config_discovery", "scoped_routes"} for key in map(_key, nodes)),
+    )
+
+
+def _key(node: yaml.Node) -> str:
+    return text(node) if isinstance(node, yaml.ScalarNode) else ""
+
+
+def _parts(root: yaml.Node) -> Iterator[yaml.Node]:
+    """The parts of a config dump that are in use, each once: the bootstrap repeats what has a dump of its own."""
+    dumps = items(field(root, "configs"))
+    if not dumps:
+        yield root
+        return
+    has_listeners = any(is_kind(text(field(dump, "@type")), "ListenersConfigDump") for dump in dumps)
+    for dump in dumps:
+        if has_listeners and is_kind(text(field(dump, "@type")), "BootstrapConfigDump"):
+            continue
+        for _, value in members(dump):
+            for item in items(value) or [value]:
+                yield from (member for name, member in members(item) if text(name) not in _NOT_IN_USE)
+
+
+def _manager(chain: yaml.Node, filter_: yaml.Node, outbound: set[int]) -> Manager | None:
+    kind, config = typed(field(filter_, "typed_config"))
+    if not is_kind(kind, "HttpConnectionManager") or config is None:
+        return None
+    _, socket = typed(field(chain, "transport_socket", "typed_config"))
+    tls = field(socket, "downstream_tls_context") or socket  # QUIC has it inside
+    filters = tuple(map(_filter, items(field(config, "http_filters"))))
+    return Manager(config=config, tls=tls, outbound=id(chain) in outbound, filters=filters)
+
+
+def _filter(node: yaml.Node) -> HttpFilter:
+    kind, config = typed(field(node, "typed_config"))
+    name, disabled = text(field(node, "name")), is_true(field(node, "disabled"))
+    filter_ = HttpFilter(node=node, name=name, kind=kind, config=config, disabled=disabled)
+    if filter_.asks or config is None:
+        return filter_
+    inside = [typed(each) for each in walk(config)]
+    asked = next(((k, c) for k, c in inside if k.endswith("http.ext_authz.v3.ExtAuthz")), None)
+    if asked is None:
+        return filter_
+    return HttpFilter(node=node, name=name, kind=asked[0], config=asked[1], wrapped=True, disabled=disabled)

@@ -1,0 +1,105 @@
+"""Judges an Envoy configuration: YAML or JSON, a bootstrap, a part of one, or the admin interface's `/config_dump`."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import yaml
+
+from countersign.policy.problems import Code, Position, Problem
+from countersign.policy.reading.document import Report, documents
+from countersign.proxy.lint.callout import asked_cluster, check_any_filter, check_cluster, check_filter, check_route
+from countersign.proxy.lint.codes import EnvoyCode
+from countersign.proxy.lint.expected import Expected, Finding, Findings, warning
+from countersign.proxy.lint.find import Found, Manager, find
+from countersign.proxy.lint.surroundings import check_manager
+from countersign.proxy.lint.tree import field, members, text, walk
+
+__all__ = ["Expected", "Seen", "look"]
+
+_BYTES: Final = 10 * 1024 * 1024
+_FROM_AFAR: Final = (
+    "routes, listeners or filters come from a management server and are not in this file; "
+    "look at the /config_dump of the running Envoy too"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What was found, by position, and how many connection managers were looked at."""
+
+    problems: tuple[Problem, ...]
+    managers: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def look(octets: bytes, name: str, expected: Expected) -> Seen:
+    """Every problem of a file. What cannot be read is a problem too; nothing is raised."""
+    content = octets[: _BYTES + 1].decode("utf-8", "replace")
+    if content.lstrip()[:1] in {"{", "["}:
+        content = content.replace("\t", " ")  # JSON may be indented so, YAML not
+    report = Report(name, content.splitlines())
+    if "\ufffd" in content or len(octets) > _BYTES:
+        report.error(Position(name, 1, 1), Code.SYNTAX, f"not UTF-8, or larger than {_BYTES} bytes")
+        return _seen(report)
+    roots = list(documents(content, report))
+    if len(roots) > 1:
+        report.error(roots[1], Code.SYNTAX, "a second document", "one file has one configuration")
+    elif roots and not report.problems:
+        return _judge(roots[0], report, expected)
+    elif not report.problems:
+        report.error(Position(name, 1, 1), Code.SYNTAX, "an empty file")
+    return _seen(report)
+
+
+def _judge(root: yaml.Node, report: Report, expected: Expected) -> Seen:
+    if not isinstance(root, yaml.MappingNode):
+        report.error(root, Code.WRONG_TYPE, "an Envoy configuration is an object")
+        return _seen(report)
+    _refuse_duplicates(root, report)
+    found = find(root)
+    for finding in _findings(root, found, expected):
+        report.note(finding.severity, finding.node, finding.code, finding.why, finding.fix)
+    return _seen(report, managers=len(found.managers), notes=(_FROM_AFAR,) if found.from_afar else ())
+
+
+def _seen(report: Report, managers: int = 0, notes: tuple[str, ...] = ()) -> Seen:
+    once = dict.fromkeys(report.problems)  # an alias is looked at wherever it stands
+    problems = tuple(sorted(once, key=lambda problem: (problem.position, problem.code)))
+    return Seen(problems=problems, managers=managers, notes=notes)
+
+
+def _refuse_duplicates(root: yaml.Node, report: Report) -> None:
+    for node in walk(root):
+        names: set[str] = set()
+        for key, _ in members(node):
+            if text(key) in names:
+                report.error(key, Code.DUPLICATE_KEY, f"`{text(key)}` is here twice", "keep one of them")
+            names.add(text(key))
+
+
+def _findings(root: yaml.Node, found: Found, expected: Expected) -> Findings:
+    asking = [each for manager in found.managers for each in manager.filters if each.asks]
+    configs = [each.config for each in asking if each.config is not None]
+    for config in configs:
+        yield from check_filter(config)
+    for config in found.network_filters:
+        yield from check_any_filter(config)
+    for manager in found.managers:
+        yield from _around(manager, expected, asked_elsewhere=bool(asking))
+    for name, settings in found.per_route:
+        yield from check_route(name, settings, frozenset(each.name for each in asking))
+    asked = {asked_cluster(config) for config in (*configs, *found.network_filters)}
+    for cluster in found.clusters:
+        if text(field(cluster, "name")) in asked:
+            yield from check_cluster(cluster)
+    if not asking and not found.network_filters:
+        fix = "the filter of `countersign envoy-config --part filter`; or give --check a /config_dump"
+        yield Finding(EnvoyCode.NOBODY_ASKED, root, "no filter in this file asks an authorizer", fix)
+
+
+def _around(manager: Manager, expected: Expected, *, asked_elsewhere: bool) -> Findings:
+    if any(each.asks for each in manager.filters):
+        yield from check_manager(manager, expected)
+    elif asked_elsewhere and not manager.outbound:
+        fix = "the filter of `countersign envoy-config --part filter`"
+        yield warning(EnvoyCode.NOT_ASKED_HERE, manager.config, "requests pass here without a check", fix)

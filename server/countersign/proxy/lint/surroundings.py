@@ -1,0 +1,147 @@
+"""What is wrong around the filter: the connection manager's reading of requests, its other filters, its TLS."""
+
+from typing import Final
+
+import yaml
+
+from countersign.core.identity import PeerSource, XfccMode
+from countersign.core.posture import Posture
+from countersign.policy.problems import Severity
+from countersign.proxy.lint.codes import EnvoyCode
+from countersign.proxy.lint.expected import Expected, Finding, Findings, warning
+from countersign.proxy.lint.find import HttpFilter, Manager
+from countersign.proxy.lint.tree import field, is_kind, is_true, text, walk, word
+
+_XFCC: Final = ("SANITIZE", "FORWARD_ONLY", "APPEND_FORWARD", "SANITIZE_SET", "ALWAYS_FORWARD_ONLY")
+_ESCAPED: Final = (
+    "IMPLEMENTATION_SPECIFIC_DEFAULT", "KEEP_UNCHANGED", "REJECT_REQUEST", "UNESCAPE_AND_REDIRECT",
+    "UNESCAPE_AND_FORWARD",
+)  # fmt: skip
+_UNDERSCORES: Final = ("ALLOW", "REJECT_REQUEST", "DROP_HEADER")
+# Filters that can write the headers or the route of a request, by their messages.
+_WRITERS: Final = frozenset(
+    {
+        "Lua", "ExternalProcessor", "Wasm", "HeaderMutation", "GrpcJsonTranscoder", "GrpcJsonReverseTranscoder",
+        "DynamicModuleFilter",
+    }
+)  # fmt: skip
+_GO: Final = "golang.v3alpha.Config"
+_CACHES: Final = frozenset({"CacheConfig", "CacheV2Config"})
+
+
+def check_manager(manager: Manager, expected: Expected) -> Findings:
+    """A connection manager with a filter that asks."""
+    yield from _reading(manager.config, expected)
+    yield from _header(manager.config, expected)
+    yield from _order(manager.filters)
+    if manager.tls is not None:
+        yield from _tls(manager.tls)
+
+
+def _reading(config: yaml.Node, expected: Expected) -> Findings:
+    # Strict judges the harsher reading of an ambiguous path; `istio` the one that Envoy hands over.
+    severity = Severity.ERROR if expected.posture is Posture.ISTIO else Severity.WARNING
+    what = "policies and the application may read it differently"
+    for code, name in ((EnvoyCode.PATH_AS_SENT, "normalize_path"), (EnvoyCode.SLASHES_AS_SENT, "merge_slashes")):
+        if not is_true(node := field(config, name)):
+            yield Finding(code, node or config, f"no `{name}`: {what}", f"{name}: true", severity)
+    node = field(config, "path_with_escaped_slashes_action")
+    if word(node, _ESCAPED) not in {"REJECT_REQUEST", "UNESCAPE_AND_REDIRECT"}:
+        fix = "path_with_escaped_slashes_action: REJECT_REQUEST"
+        yield Finding(EnvoyCode.ESCAPED_SLASHES, node or config, f"%2F and %5C in a path pass: {what}", fix, severity)
+    node = field(config, "common_http_protocol_options", "headers_with_underscores_action")
+    if word(node, _UNDERSCORES) == "ALLOW":
+        why = "`x_user` passes where `x-user` is guarded, and many applications read both as one"
+        fix = "common_http_protocol_options: {headers_with_underscores_action: REJECT_REQUEST}"
+        yield warning(EnvoyCode.UNDERSCORES, node or config, why, fix)
+    for name in ("strip_matching_host_port", "strip_any_host_port"):
+        if is_true(node := field(config, name)):
+            why = "the port is cut off the host before the check: a policy for `a.example:8443` never matches"
+            yield warning(EnvoyCode.PORT_STRIPPED, node or config, why, f"remove `{name}`, or write hosts without port")
+
+
+def _header(config: yaml.Node, expected: Expected) -> Findings:
+    node = field(config, "forward_client_cert_details")
+    where, mode = node or config, word(node, _XFCC)
+    reads = expected.peer is not PeerSource.PRINCIPAL
+    if mode in {"FORWARD_ONLY", "ALWAYS_FORWARD_ONLY"}:
+        why = f"{mode}: a client writes into x-forwarded-client-cert who it is"
+        yield Finding(EnvoyCode.HEADER_FORWARDED, where, why, "forward_client_cert_details: APPEND_FORWARD")
+        return
+    if not reads:
+        return
+    if mode == "SANITIZE":
+        if expected.peer is PeerSource.XFCC:
+            why = "SANITIZE removes x-forwarded-client-cert, and --peer xfcc reads nothing else: nobody is anybody"
+            yield Finding(EnvoyCode.HEADER_UNFIT, where, why, "forward_client_cert_details: SANITIZE_SET")
+        return
+    if mode == "APPEND_FORWARD" and expected.xfcc_mode is XfccMode.SANITIZE_SET:
+        why = "APPEND_FORWARD under --xfcc-mode sanitize_set: whoever sends the header is refused"
+        yield Finding(EnvoyCode.HEADER_UNFIT, where, why, "--xfcc-mode append_forward, or SANITIZE_SET here")
+    details = field(config, "set_current_client_cert_details")
+    if not is_true(field(details, "uri")):
+        why = "x-forwarded-client-cert does not name the peer: its hash proves nothing, and --peer xfcc finds nobody"
+        severity = Severity.ERROR if expected.peer is PeerSource.XFCC else Severity.WARNING
+        fix = "set_current_client_cert_details: {uri: true}"
+        yield Finding(EnvoyCode.HEADER_UNFIT, details or config, why, fix, severity)
+
+
+def _order(filters: tuple[HttpFilter, ...]) -> Findings:
+    first = next(index for index, each in enumerate(filters) if each.asks)
+    for index, each in enumerate(filters):
+        kind = each.kind
+        if each.asks and each.wrapped:
+            why = "the check is inside another filter, which decides whether it is made"
+            yield Finding(EnvoyCode.ASKED_SOMETIMES, each.node, why, "make it a filter of its own")
+        if each.asks and each.disabled:
+            why = "the filter is there and off: only routes that switch it on are checked"
+            yield Finding(EnvoyCode.SWITCHED_OFF, each.node, why, "remove `disabled`")
+        if index < first and is_kind(kind, "Router"):
+            why = "behind the router no filter is reached: Envoy refuses the file"
+            yield Finding(EnvoyCode.BEHIND_ROUTER, filters[first].node, why, "put it before the router")
+        if index < first and is_kind(kind, *_CACHES):
+            why = f"`{each.name}` before the check answers from memory, whoever asks"
+            yield Finding(EnvoyCode.ANSWERED_BEFORE, each.node, why, "put it after the check")
+        if index < first and is_kind(kind, "RBAC") and field(each.config, "rules") is not None:
+            why = f"`{each.name}` denies before Countersign is asked: it can explain none of that"
+            yield warning(EnvoyCode.JUDGED_BEFORE, each.node, why, "leave its policies to Countersign")
+        if index > first and not each.asks:
+            yield from _after(each)
+
+
+def _after(each: HttpFilter) -> Findings:
+    fix = "put it before the check"
+    if is_kind(each.kind, *_WRITERS) or each.kind.endswith(_GO):
+        why = f"`{each.name}` after the check can change what was judged: path, headers or route"
+        yield Finding(EnvoyCode.CHANGED_AFTERWARDS, each.node, why, fix)
+    elif each.config is not None and any(is_true(field(node, "clear_route_cache")) for node in walk(each.config)):
+        why = f"`{each.name}` after the check chooses the route anew"
+        yield Finding(EnvoyCode.CHANGED_AFTERWARDS, each.node, why, f"{fix}, or clear_route_cache: false")
+    elif is_kind(each.kind, "JwtAuthentication"):
+        why = f"`{each.name}` after the check writes headers and metadata that policies do not see"
+        yield warning(EnvoyCode.CHANGED_AFTERWARDS, each.node, why, f"{fix}; Countersign verifies tokens itself")
+
+
+def _tls(tls: yaml.Node) -> Findings:
+    common = field(tls, "common_tls_context")
+    validation = field(common, "validation_context")
+    combined = field(common, "combined_validation_context")
+    fetched = field(common, "validation_context_sds_secret_config") or field(
+        combined, "validation_context_sds_secret_config"
+    )
+    validation = validation or field(combined, "default_validation_context")
+    required = field(tls, "require_client_certificate")
+    if validation is not None and text(field(validation, "trust_chain_verification")) in {"ACCEPT_UNTRUSTED", "1"}:
+        yield _unverified(field(validation, "trust_chain_verification") or tls, "trusted_ca, and VERIFY_TRUST_CHAIN")
+    trusted = any(field(validation, name) is not None for name in ("trusted_ca", "ca_certificate_provider_instance"))
+    pinned = any(field(validation, name) is not None for name in ("custom_validator_config", "system_root_certs"))
+    if is_true(required) and not trusted and not pinned and fetched is None:
+        yield _unverified(validation or required or tls, "validation_context: {trusted_ca: ...}")
+    if not is_true(required):
+        why = "clients without a certificate are let in: they have no identity, and policies must say so"
+        yield warning(EnvoyCode.CERTIFICATE_NOT_REQUIRED, required or tls, why, "require_client_certificate: true")
+
+
+def _unverified(node: yaml.Node, fix: str) -> Finding:
+    why = "certificates are taken that nobody has signed: whoever makes one is whom it names"
+    return Finding(EnvoyCode.CERTIFICATE_UNVERIFIED, node, why, fix)

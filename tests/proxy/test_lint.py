@@ -1,0 +1,283 @@
+"""`countersign envoy-config --check`: each danger is found where it stands, and nothing else."""
+
+import json
+import random
+from pathlib import Path
+from typing import Final
+
+import pytest
+import yaml
+from countersign.core.identity import PeerSource, XfccMode
+from countersign.core.posture import Posture
+from countersign.policy.problems import Severity
+from countersign.proxy.lint.codes import EnvoyCode
+from countersign.proxy.lint.look import Expected, Seen, look
+
+ROOT: Final = Path(__file__).parents[2]
+GOOD: Final = (
+    (ROOT / "envoy" / "httpbin.yaml")
+    .read_text()
+    .replace(
+        "include_tls_session: true", "include_tls_session: true\n{}include_peer_certificate: true".format(" " * 22)
+    )
+)
+C: Final = EnvoyCode
+PACKAGE: Final = "type.googleapis.com/envoy.extensions.filters.http"
+FILTER: Final = "                  - name: envoy.filters.http.ext_authz\n"
+ROUTER: Final = "                  - name: envoy.filters.http.router\n"
+
+
+def _another(name: str, kind: str, **fields: object) -> str:
+    typed = json.dumps({"@type": f"{PACKAGE}.{kind}", **fields})
+    return f"                  - {{name: {name}, typed_config: {typed}}}\n"
+
+
+# What is dangerous, and the only change that makes it so: before, after, and a piece of the line that is pointed at.
+ERRORS: Final = [
+    (C.FAILS_OPEN, "failure_mode_allow: false", "failure_mode_allow: true", "failure_mode_allow"),
+    (C.FAILS_OPEN, "failure_mode_allow: false", "failureModeAllow: yes", "failureModeAllow"),
+    (C.SWITCHED_OFF, "check_settings:\n", "disabled: true\n{}check_settings:\n".format(" " * 26), "disabled"),
+    (C.SWITCHED_OFF, FILTER, FILTER + " " * 20 + "disabled: true\n", "- name"),
+    (C.SHADOW_ONLY, "clear_route_cache: false", "shadow_mode: true", "shadow_mode"),
+    (
+        C.ASKED_SOMETIMES,
+        "clear_route_cache: false",
+        "filter_enabled: {default_value: {numerator: 50}}",
+        "filter_enabled",
+    ),
+    (
+        C.ASKED_SOMETIMES,
+        "clear_route_cache: false",
+        "filter_enabled_metadata: {filter: a, path: [{key: b}], value: {present_match: true}}",
+        "filter_enabled_metadata",
+    ),
+    (C.ROUTE_CLEARED, "clear_route_cache: false", "clear_route_cache: true", "clear_route_cache"),
+    (C.HEADERS_WITHHELD, "clear_route_cache: false", "allowed_headers: {patterns: [{exact: a}]}", "allowed_headers"),
+    (
+        C.HEADERS_WITHHELD,
+        "clear_route_cache: false",
+        "disallowed_headers: {patterns: [{exact: a}]}",
+        "disallowed_headers",
+    ),
+    (C.WRONG_PROTOCOL, "transport_api_version: V3", "transport_api_version: V2", "transport_api_version"),
+    (C.WRONG_PROTOCOL, "clear_route_cache: false", "http_service: {server_uri: {uri: a}}", "http_service"),
+    (C.WRONG_PROTOCOL, "explicit_http_config: {http2_protocol_options: {}}", "explicit_http_config: {}", "name: coun"),
+    (
+        C.PLAINTEXT_CALLOUT,
+        "pipe: {path: /run/countersign/authz.sock}",
+        "socket_address: {address: authz.example, port_value: 9191}",
+        "authz.example",
+    ),
+    (C.HEADER_FORWARDED, "details: APPEND_FORWARD", "details: FORWARD_ONLY", "FORWARD_ONLY"),
+    (C.HEADER_FORWARDED, "details: APPEND_FORWARD", "details: 4", "details: 4"),
+    (C.BEHIND_ROUTER, FILTER, _another("early", "router.v3.Router") + FILTER, "ext_authz"),
+    (C.CHANGED_AFTERWARDS, ROUTER, _another("late", "lua.v3.Lua") + ROUTER, "late"),
+    (C.CHANGED_AFTERWARDS, ROUTER, _another("late", "ext_proc.v3.ExternalProcessor") + ROUTER, "late"),
+    (C.CHANGED_AFTERWARDS, ROUTER, _another("late", "header_mutation.v3.HeaderMutation") + ROUTER, "late"),
+    (
+        C.CHANGED_AFTERWARDS,
+        ROUTER,
+        _another("late", "jwt_authn.v3.JwtAuthentication", providers={"a": {"clear_route_cache": True}}) + ROUTER,
+        "late",
+    ),
+    (C.ANSWERED_BEFORE, FILTER, _another("early", "cache.v3.CacheConfig") + FILTER, "early"),
+    (C.CERTIFICATE_UNVERIFIED, "trusted_ca: {filename: /run/mesh/certs/httpbin/ca.crt}", "crl: {}", "crl"),
+    (
+        C.CERTIFICATE_UNVERIFIED,
+        "trusted_ca: {filename: /run/mesh/certs/httpbin/ca.crt}",
+        "trusted_ca: {filename: a}\n" + " " * 18 + "trust_chain_verification: ACCEPT_UNTRUSTED",
+        "ACCEPT_UNTRUSTED",
+    ),
+    (C.WORKLOAD_UNREADABLE, "{workload.namespace: apps}", "{workload.namespaces: apps}", "workload.namespaces"),
+]
+WARNINGS: Final = [
+    (C.TIMEOUT, "timeout: 0.25s", "initial_metadata: []", "envoy_grpc"),
+    (C.TIMEOUT, "timeout: 0.25s", "timeout: 600s", "600s"),
+    (C.TIMEOUT, "timeout: 0.25s", "timeout: 0s", "0s"),
+    (C.TIMEOUT, "timeout: 0.25s", "timeout: 0.1s", "0.1s"),
+    (C.STATUS_ON_ERROR, "status_on_error: {code: ServiceUnavailable}", "stat_prefix: a", "@type"),
+    (C.STATUS_ON_ERROR, "{code: ServiceUnavailable}", "{code: OK}", "code: OK"),
+    (C.PATH_AS_SENT, "normalize_path: true", "normalize_path: false", "normalize_path"),
+    (C.SLASHES_AS_SENT, "merge_slashes: true", "merge_slashes: false", "merge_slashes"),
+    (C.ESCAPED_SLASHES, "action: REJECT_REQUEST", "action: UNESCAPE_AND_FORWARD", "UNESCAPE"),
+    (C.UNDERSCORES, "underscores_action: REJECT_REQUEST", "underscores_action: ALLOW", "ALLOW"),
+    (C.HEADERS_JOINED, "encode_raw_headers: true", "encode_raw_headers: false", "encode_raw"),
+    (C.CERTIFICATE_NOT_REQUIRED, "require_client_certificate: true", "require_client_certificate: false", "require_c"),
+    (C.CERTIFICATE_WITHHELD, "include_peer_certificate: true", "include_peer_certificate: false", "include_peer"),
+    (C.SERVER_NAME_WITHHELD, "include_tls_session: true", "include_tls_session: false", "include_tls"),
+    (C.MUTATIONS_UNCHECKED, "validate_mutations: true", "validate_mutations: false", "validate_m"),
+    (
+        C.PORT_STRIPPED,
+        "normalize_path: true",
+        "normalize_path: true\n                strip_any_host_port: true",
+        "strip",
+    ),
+    (C.BODY_SENT, "clear_route_cache: false", "with_request_body: {max_request_bytes: 9}", "with_request_body"),
+    (C.JUDGED_BEFORE, FILTER, _another("early", "rbac.v3.RBAC", rules={"policies": {}}) + FILTER, "early"),
+    (C.CHANGED_AFTERWARDS, ROUTER, _another("late", "jwt_authn.v3.JwtAuthentication") + ROUTER, "late"),
+    (C.HEADER_UNFIT, "{subject: true, uri: true, dns: true}", "{subject: true}", "set_current"),
+    (
+        C.ASKED_SOMETIMES,
+        "clear_route_cache: false",
+        "filter_enabled_metadata: {filter: envoy.filters.http.rbac}",
+        "filter_enabled_metadata",
+    ),
+    (
+        C.OTHER_AUTHORIZER,
+        "check_settings:\n",
+        "check_settings:\n{}grpc_service: {{envoy_grpc: {{cluster_name: b}}}}\n".format(" " * 28),
+        "cluster_name: b",
+    ),
+]
+
+
+def _look(text: str, expected: Expected | None = None) -> Seen:
+    return look(text.encode(), "envoy.yaml", expected or Expected())
+
+
+def _codes(text: str, expected: Expected | None = None) -> list[tuple[str, str]]:
+    return [(str(each.code), str(each.severity)) for each in _look(text, expected).problems]
+
+
+def _changed(before: str, after: str) -> str:
+    index = GOOD.index("underscores_action") - 20 if after.startswith("underscores") else 0
+    assert before in GOOD[index:]
+    return GOOD[:index] + GOOD[index:].replace(before, after, 1)
+
+
+def test_the_sidecar_of_the_demo_is_fine_but_for_the_certificate_that_it_does_not_show() -> None:
+    assert _codes(GOOD) == []
+    assert _codes((ROOT / "envoy" / "httpbin.yaml").read_text()) == [(C.CERTIFICATE_WITHHELD, "warning")]
+
+
+@pytest.mark.parametrize(
+    ("severity", "code", "before", "after", "line"),
+    [("error", *row) for row in ERRORS] + [("warning", *row) for row in WARNINGS],
+)
+def test_one_dangerous_setting_is_one_finding_where_it_stands(
+    severity: str, code: EnvoyCode, before: str, after: str, line: str
+) -> None:
+    text = _changed(before, after)
+    (problem,) = _look(text).problems
+
+    assert (problem.code, problem.severity) == (code, severity)
+    assert line in text.splitlines()[problem.position.line - 1]
+    assert problem.help
+    assert problem.message
+
+
+def test_every_code_is_tried() -> None:
+    others = {C.NOBODY_ASKED, C.NOT_ASKED_HERE}
+
+    assert {row[0] for row in (*ERRORS, *WARNINGS)} | others == set(EnvoyCode)
+
+
+def test_a_file_in_which_nobody_is_asked_is_an_error() -> None:
+    for name in ("edge", "sleep"):
+        assert _codes((ROOT / "envoy" / f"{name}.yaml").read_text()) == [(C.NOBODY_ASKED, "error")]
+
+
+def test_a_connection_manager_without_the_check_is_told_unless_requests_leave_by_it() -> None:
+    document, other = yaml.safe_load(GOOD), yaml.safe_load((ROOT / "envoy" / "sleep.yaml").read_text())
+    (listener,) = other["static_resources"]["listeners"]
+    document["static_resources"]["listeners"].append(listener)
+
+    assert _codes(json.dumps(document)) == [(C.NOT_ASKED_HERE, "warning")]
+    listener["traffic_direction"] = "OUTBOUND"
+    assert _codes(json.dumps(document)) == []
+
+
+def test_how_paths_are_read_is_an_error_where_countersign_reads_as_envoy_does() -> None:
+    text = _changed("normalize_path: true", "normalize_path: false")
+
+    assert _codes(text, Expected(posture=Posture.ISTIO)) == [(C.PATH_AS_SENT, "error")]
+    assert _codes(text, Expected(posture=Posture.STRICT)) == [(C.PATH_AS_SENT, "warning")]
+
+
+def test_the_header_about_the_peer_is_held_against_what_serve_is_told() -> None:
+    sanitize = _changed("details: APPEND_FORWARD", "details: SANITIZE")
+    xfcc = Expected(peer=PeerSource.XFCC)
+
+    assert _codes(GOOD, xfcc) == []
+    assert _codes(sanitize, xfcc) == [(C.HEADER_UNFIT, "error")]
+    assert _codes(sanitize) == []
+    assert _codes(GOOD, Expected(xfcc_mode=XfccMode.SANITIZE_SET)) == [(C.HEADER_UNFIT, "error")]
+    assert _codes(_changed("APPEND_FORWARD", "SANITIZE_SET"), Expected(xfcc_mode=XfccMode.SANITIZE_SET)) == []
+    assert _codes(_changed("uri: true", "uri: false"), Expected(peer=PeerSource.PRINCIPAL)) == []
+
+
+def test_a_filter_that_denies_what_it_does_not_check_is_fine() -> None:
+    sometimes = "filter_enabled: {default_value: {numerator: 0}}"
+    denying = f"{sometimes}\n{' ' * 22}deny_at_disable: {{default_value: true}}"
+
+    assert _codes(_changed("clear_route_cache: false", sometimes)) == [(C.ASKED_SOMETIMES, "error")]
+    assert _codes(_changed("clear_route_cache: false", denying)) == []
+
+
+def test_loopback_and_mtls_to_countersign_are_fine() -> None:
+    pipe = "pipe: {path: /run/countersign/authz.sock}"
+
+    assert _codes(_changed(pipe, "socket_address: {address: 127.0.0.1, port_value: 9191}")) == []
+    document = yaml.safe_load(_changed(pipe, "socket_address: {address: authz.example, port_value: 9191}"))
+    document["static_resources"]["clusters"][1]["transport_socket"] = {"name": "envoy.transport_sockets.tls"}
+    assert _codes(json.dumps(document)) == []
+
+
+def test_a_dump_of_the_running_configuration_is_read_once() -> None:
+    document = yaml.safe_load(_changed("failure_mode_allow: false", "failure_mode_allow: true"))
+    listeners = [{"listener": each} for each in document["static_resources"]["listeners"]]
+    kinds = "type.googleapis.com/envoy.admin.v3."
+    dump = {
+        "configs": [
+            {"@type": f"{kinds}BootstrapConfigDump", "bootstrap": document},
+            {"@type": f"{kinds}ListenersConfigDump", "static_listeners": listeners},
+        ]
+    }
+
+    # Two filter chains have it, and what stood there once as an alias stands there twice.
+    assert _codes(json.dumps(dump, indent="\t")) == [(C.FAILS_OPEN, "error")] * 2
+    draining = {"name": "a", "draining_state": {"listener": document["static_resources"]["listeners"][0]}}
+    dump["configs"][1]["dynamic_listeners"] = [draining]
+    assert len(_codes(json.dumps(dump))) == 2
+
+
+def test_routes_from_a_management_server_are_said_to_be_unseen() -> None:
+    document = yaml.safe_load(GOOD)
+    manager = document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    manager["rds"] = {"route_config_name": "a"}
+
+    assert "management server" in _look(json.dumps(document)).notes[0]
+    assert _look(GOOD).notes == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[", "{", "a: [1, 2", "- a", "x", "a: 1\na: 2", "{}\n---\n{}", "\x00", "a: *b", "{" * 90, "!!binary a"]
+)
+def test_what_is_no_configuration_is_an_error_and_no_traceback(text: str) -> None:
+    assert any(problem.severity is Severity.ERROR for problem in _look(text).problems)
+
+
+def test_bytes_that_are_no_text_and_files_without_end_are_errors() -> None:
+    assert look(b"\xff\xfe", "a", Expected()).problems
+    assert look(b" " * (10 * 1024 * 1024 + 1), "a", Expected()).problems
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_damage_to_a_file_ends_in_a_traceback(seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311 (damage, not secrets)
+    lines = GOOD.splitlines()
+    for _ in range(chance.randrange(1, 12)):
+        index = chance.randrange(len(lines))
+        match chance.randrange(4):
+            case 0:
+                del lines[index]
+            case 1:
+                lines[index] = (
+                    lines[index].partition(":")[0] + ": " + chance.choice(["[]", "{}", "3", "~", "[[a]]", "&b"])
+                )
+            case 2:
+                lines[index] = lines[chance.randrange(len(lines))]
+            case _:
+                lines[index] = lines[index][: chance.randrange(len(lines[index]) + 1)]
+
+    _look("\n".join(lines))
