@@ -15,6 +15,7 @@ import yaml
 from countersign.cli import serve
 from countersign.cli.config.layers import layered
 from countersign.edge.addresses import TcpAddress, UnixAddress
+from countersign.edge.kubernetes.address import Cluster
 from countersign.edge.tls.settings import TlsFiles
 from countersign.policy.parse import parse
 from countersign.settings import Settings
@@ -50,7 +51,10 @@ PODS = {name: _pod(name) for name in ("deployment/deployment.yaml", "sidecar/pat
 
 def _settings(name: str, tmp_path: Path) -> Settings:
     """What the container's command comes to, by the parser of `serve` itself."""
-    _, container = PODS[name]
+    return _settings_of(PODS[name][1], tmp_path)
+
+
+def _settings_of(container: dict[str, Any], tmp_path: Path) -> Settings:
     verb, *words = container["args"]
     assert verb == "serve"
     config = tmp_path / "countersign.yaml"
@@ -71,7 +75,8 @@ def _mounts(name: str) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("folder", sorted(path.parent.name for path in MANIFESTS.glob("*/kustomization.yaml")))
 def test_whatever_a_kustomization_names_is_there_and_what_is_there_is_named(folder: str) -> None:
     found = _one(f"{folder}/kustomization.yaml")
-    named = {*found.get("resources", []), *(each["path"] for each in found.get("patches", []))}
+    named = {each for each in found.get("resources", []) if not each.startswith("../")}
+    named |= {each["path"] for each in found.get("patches", [])}
     named |= {file for each in found.get("configMapGenerator", []) for file in each["files"]}
     base = MANIFESTS / folder
     there = {str(path.relative_to(base)) for path in base.rglob("*.yaml")}
@@ -87,6 +92,24 @@ def test_the_command_is_one_that_serve_takes_and_its_files_are_mounted(name: str
     assert settings.policies == (Path("/etc/countersign/policies"),)
     assert mounts["/etc/countersign/policies"]["configMap"]["name"] == "countersign-policies"
     assert not settings.insecure_listen
+
+
+def test_with_policies_of_the_cluster_the_pod_may_and_can_ask_the_api_server(tmp_path: Path) -> None:
+    pod, container = _pod("cluster-policies/deployment.yaml")
+    _, before = PODS["deployment/deployment.yaml"]
+    (egress,) = _one_list("cluster-policies/networkpolicy.yaml")
+    cluster = _one("cluster-deployment/kustomization.yaml")
+
+    assert container["args"] == [*before["args"], "--policies=kubernetes://"]
+    assert _settings_of(container, tmp_path).policies == (Cluster(),)
+    assert pod["automountServiceAccountToken"]
+    assert (egress["op"], egress["path"]) == ("add", "/spec/egress/-")
+    assert (cluster["resources"], cluster["components"]) == (["../deployment"], ["../cluster-policies"])
+
+
+def _one_list(name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = yaml.safe_load((MANIFESTS / name).read_text())
+    return found
 
 
 def test_the_socket_is_in_memory_and_the_envoy_of_the_pod_has_it_and_its_group(tmp_path: Path) -> None:
@@ -236,7 +259,7 @@ def _built(folder: Path) -> str:
 
 
 @pytest.mark.skipif(not VALIDATE.exists(), reason="`make manifests` installs kubectl and Kubernetes' schemas")
-@pytest.mark.parametrize("kind", ["deployment", "sidecar"])
+@pytest.mark.parametrize("kind", ["deployment", "sidecar", "cluster-deployment"])
 def test_what_kustomize_builds_is_what_kubernetes_takes(kind: str, tmp_path: Path) -> None:
     folder = MANIFESTS / kind
     if kind == "sidecar":
@@ -254,8 +277,9 @@ def test_what_kustomize_builds_is_what_kubernetes_takes(kind: str, tmp_path: Pat
     names = [each["name"] for each in [*pod.get("initContainers", []), *pod["containers"]]]
 
     assert result.returncode == 0, result.stdout + result.stderr
-    assert names == (["countersign"] if kind == "deployment" else ["countersign", "envoy"])
-    assert "registry.example/countersign:" in built.read_text() or kind == "deployment"
+    assert names == (["countersign", "envoy"] if kind == "sidecar" else ["countersign"])
+    assert "registry.example/countersign:" in built.read_text() or kind != "sidecar"
+    assert ("kubernetes://" in built.read_text()) == (kind == "cluster-deployment")
 
 
 @pytest.mark.skipif(not VALIDATE.exists(), reason="`make manifests` installs kubectl")
