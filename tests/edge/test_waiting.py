@@ -1,7 +1,7 @@
 """The queue of checks that wait for their turn."""
 
 import pytest
-from countersign.edge.waiting import MAX_BYTES, MAX_CALLS, MAX_WAIT, Queue, Waiting
+from countersign.edge.waiting import FEW, MAX_BYTES, MAX_CALLS, MAX_WAIT, Queue, Waiting
 
 
 def waiting(call: int, payload: bytes = b"", since: float = 0.0) -> Waiting:
@@ -28,17 +28,22 @@ def test_one_call_too_many_is_not_taken_and_the_next_is_once_there_is_room() -> 
     assert queue.offer(waiting(MAX_CALLS))
 
 
-def test_who_finds_somebody_that_has_waited_too_long_is_not_taken_and_the_next_is_when_those_have_gone() -> None:
+def test_who_finds_many_of_whom_the_first_has_waited_too_long_is_not_taken_and_the_next_is_when_that_has_gone() -> None:
     queue = Queue()
-    assert queue.offer(waiting(1, since=10.0))
-    assert queue.offer(waiting(2, since=10.0 + MAX_WAIT / 2))
     late = 10.001 + MAX_WAIT
+    assert queue.offer(waiting(0, since=10.0))
+    assert all(queue.offer(waiting(call, since=10.0 + MAX_WAIT / 2)) for call in range(1, FEW))
 
-    assert not queue.offer(waiting(3, since=late))
-    assert queue.take().call == 1
-    assert queue.offer(waiting(3, since=late))
-    assert [queue.take().call for _ in range(2)] == [2, 3]
-    assert queue.offer(waiting(4, since=late + 100))
+    assert not queue.offer(waiting(FEW, since=late))
+    assert queue.take().call == 0
+    assert queue.offer(waiting(FEW, since=late))
+
+
+def test_a_few_are_taken_however_long_they_have_waited() -> None:
+    """Whatever held them up has not been checks, and they are soon answered."""
+    queue = Queue()
+    assert all(queue.offer(waiting(call, since=10.0 + call)) for call in range(FEW))
+    assert not queue.offer(waiting(FEW, since=1000.0))
 
 
 def test_one_byte_too_many_is_not_taken_and_fits_once_there_is_room() -> None:

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from typing import Final, NamedTuple
 
 MAX_CALLS: Final = 512
+FEW: Final = 128  # that are soon answered, however long something else has held them up
 MAX_WAIT: Final = 0.075  # seconds: half of a check's budget is the most that waiting may cost
 MAX_BYTES: Final = 32 * 1024 * 1024
 
@@ -20,7 +21,7 @@ class Waiting(NamedTuple):
 class Queue:
     """First come, first served; whoever would be one too many is told at once. Every operation is O(1).
 
-    One too many is who finds no room, and who finds somebody that has waited too long already.
+    One too many is who finds no room, and who finds more than a few of whom the first has waited too long already.
     """
 
     __slots__ = ("_bytes", "_calls")
@@ -37,8 +38,7 @@ class Queue:
         size = self._bytes + len(waiting.payload)
         if len(self._calls) >= MAX_CALLS or size > MAX_BYTES:
             return False
-        first = next(iter(self._calls.values()), waiting)
-        if waiting.since - first.since > MAX_WAIT:
+        if len(self._calls) >= FEW and waiting.since - next(iter(self._calls.values())).since > MAX_WAIT:
             return False
         self._calls[waiting.call] = waiting
         self._bytes = size
