@@ -13,6 +13,7 @@ from countersign.edge.collector import undisturbed
 from countersign.edge.keys.bind import bind
 from countersign.edge.keys.fetcher import KeyFetcher, KeySets
 from countersign.edge.keys.saved import prepare
+from countersign.edge.keys.url import shown
 from countersign.edge.kubernetes.address import Cluster
 from countersign.edge.kubernetes.placed import placed
 from countersign.edge.kubernetes.standing import ClusterStanding, Watched
@@ -146,13 +147,13 @@ class Sources:
         return () if self.cluster is None else (self.cluster.check(has_policies=self._generation > 0),)
 
     def _check_of_keys(self, state: SourceState) -> Check:
-        name = f"keys of {state.source}"
+        name = f"keys of {shown(state.source)}"
         if state.keys is not None:
             wrong = f"those at hand count, new ones do not come: {state.error}" if state.error else ""
             return Check(name, wrong, counts=False)
         if not state.failures:
-            return Check(name, f"fetching keys from {state.source}", counts=not self._has_been_ready)
-        wrong = f"no keys from {state.source}, its tokens are refused: {state.error}"
+            return Check(name, f"fetching keys from {shown(state.source)}", counts=not self._has_been_ready)
+        wrong = f"no keys from {shown(state.source)}, its tokens are refused: {state.error}"
         return Check(name, wrong, counts=self._settings.keys.requires(state.source) and not self._has_been_ready)
 
     async def _watch(self, changed: AsyncIterator[None]) -> None:

@@ -1,9 +1,10 @@
 """Header lines keep their order, their case and their bytes."""
 
 import time
+from dataclasses import fields
 
 import pytest
-from countersign.core.facts import Headers, is_readable
+from countersign.core.facts import Endpoint, Headers, HttpRequest, RequestFacts, is_readable
 
 
 def test_names_are_folded_and_lines_keep_their_order() -> None:
@@ -61,3 +62,24 @@ def test_changed_headers_have_the_new_lines_and_no_removed_ones_and_the_rest_as_
     assert (list(after.names()), len(after)) == (["a", "c", "d"], 3)
     assert after.joined
     assert before.values("b") == ("2", "3")
+
+
+def test_facts_with_another_http_part_are_the_same_in_every_other_field() -> None:
+    """One that is lost would hide what other filters or the connection say from a DENY."""
+    http = HttpRequest(method="GET", path="/", host="h", headers=Headers.of([]))
+    facts = RequestFacts(
+        http=http,
+        source=Endpoint(address="192.0.2.1"),
+        destination=Endpoint(port=1),
+        sni="a.example",
+        context_extensions={"a": "b"},
+        metadata={"a": {"b": "c"}},
+    )
+    default = RequestFacts(http=None, source=Endpoint(), destination=Endpoint())
+    other = facts.with_http(HttpRequest(method="PUT", path="/", host="h", headers=Headers.of([])))
+
+    assert other.http is not None
+    assert other.http.method == "PUT"
+    for each in fields(RequestFacts):
+        assert getattr(facts, each.name) != getattr(default, each.name), "every field has a value of its own here"
+        assert each.name == "http" or getattr(other, each.name) is getattr(facts, each.name)

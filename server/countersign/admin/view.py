@@ -10,8 +10,8 @@ from typing import Any
 from countersign.admin.denials import Denial
 from countersign.admin.explaining import explain_denial, explain_recorded
 from countersign.core.decision import Deny
-from countersign.core.jwt_rule import FetchedKeys, InlineKeys, RemoteKeys
-from countersign.edge.keys.url import without_query
+from countersign.core.jwt_rule import InlineKeys
+from countersign.edge.keys.url import shown
 from countersign.edge.recorded import facts_of
 from countersign.explanation.effective import effective, label, listed, workload_named
 from countersign.explanation.explained import concealer
@@ -106,7 +106,7 @@ def _workload(workload: Workload) -> Json:
 
 def _fetched(state: SourceState, issuers: tuple[str, ...]) -> Json:
     return {
-        "source": _shown(state.source),
+        "source": shown(state.source),
         "issuers": list(issuers),
         "origin": state.origin,
         "age_seconds": _whole(state.age),
@@ -116,10 +116,6 @@ def _fetched(state: SourceState, issuers: tuple[str, ...]) -> Json:
         "error": state.error,
         **_keys(state.keys),
     }
-
-
-def _shown(source: FetchedKeys) -> str:
-    return without_query(source.uri) if isinstance(source, RemoteKeys) else str(source)
 
 
 def _whole(seconds: float | None) -> int | None:

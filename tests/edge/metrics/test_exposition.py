@@ -7,6 +7,7 @@ from typing import Final
 
 from countersign.core.decision import AllowReason, DryRun, Reason
 from countersign.core.jwt_rule import RemoteKeys
+from countersign.edge.keys.url import shown
 from countersign.edge.metrics.exposition import Exposition
 from countersign.edge.metrics.state import Counted, Loads, State, Tokens
 from countersign.edge.metrics.tally import Tally
@@ -71,6 +72,19 @@ def test_an_issuer_is_named_only_where_its_token_has_verified() -> None:
         ("", "token-expired"): 1,
         ("", "keys-unavailable"): 1,
     }
+
+
+def test_a_query_of_a_source_is_not_told_and_sources_that_differ_in_it_are_two() -> None:
+    keyring = Keyring()
+    sources = [RemoteKeys(f"https://issuer.test/keys?secret={number}") for number in "ab"]
+    keyring.track(sources, 0.0)
+    state = State(keys=keyring.states(1.0))
+
+    assert b"secret" not in Exposition(lambda: state).text()
+    told = [label for (label,) in samples(read(state)["countersign_keys"])]
+    assert len(set(told)) == 2
+    assert all(label.startswith("https://issuer.test/keys?REDACTED-") for label in told)
+    assert shown(SOURCE) == SOURCE.uri
 
 
 def test_durations_are_histograms_in_seconds() -> None:

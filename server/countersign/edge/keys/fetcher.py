@@ -18,6 +18,7 @@ from countersign.edge.keys.changes import changes
 from countersign.edge.keys.copies import Copies
 from countersign.edge.keys.fetch import Fetched, FetchError, fetch
 from countersign.edge.keys.freshness import Validators
+from countersign.edge.keys.url import shown
 from countersign.tokens.keyring import TOO_OLD, Keyring, SourceState
 from countersign.tokens.keys import KeySet
 
@@ -152,7 +153,7 @@ class KeyFetcher:
                 self._keyring.failed(source, type(error).__name__, now, jitter=jitter)
         state = self._keyring.state(source, now)
         if state is not None:  # it is still wanted
-            self.fetches[str(source), "failed" if state.failures else ended] += 1
+            self.fetches[shown(source), "failed" if state.failures else ended] += 1
         self._tell_error(source)
         self._publish()
         self._on_landing()

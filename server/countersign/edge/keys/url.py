@@ -2,11 +2,15 @@
 
 import re
 from dataclasses import dataclass
+from hashlib import sha256
 from ipaddress import IPv6Address
 from typing import Final
 
+from countersign.core.jwt_rule import FetchedKeys, RemoteKeys
+
 _URL: Final = re.compile(r"(https?)://([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?([/?][\x21-\x7e]*)?")
 HIDDEN: Final = "REDACTED"
+_DIGITS: Final = 8  # of a digest, to tell queries apart
 _MAX_LENGTH: Final = 2048
 _MAX_PORT: Final = 65535
 _WRONG: Final = "not an http or https URL of a host without credentials"
@@ -46,3 +50,11 @@ def without_query(url: str) -> str:
     """The URL as it may be shown: there may be a secret in its query."""
     start, question, _ = url.partition("?")
     return f"{start}?{HIDDEN}" if question else start
+
+
+def shown(source: FetchedKeys) -> str:
+    """A source as it is told to whoever asks: sources that differ in their query only are still told apart."""
+    start, question, query = str(source).partition("?")
+    if not question or not isinstance(source, RemoteKeys):
+        return str(source)
+    return f"{start}?{HIDDEN}-{sha256(query.encode()).hexdigest()[:_DIGITS]}"

@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from countersign.core.decision import AllowReason, Reason
+from countersign.edge.keys.url import shown
 from countersign.edge.kubernetes.standing import ClusterStanding
 from countersign.edge.metrics.state import Counted, Loads, State
 from countersign.edge.metrics.tally import BUCKETS, STAGES, Duration, Kind
@@ -151,7 +152,7 @@ def _of_keys(states: Iterable[SourceState], fetches: Mapping[tuple[str, ...], in
     failing = GaugeMetricFamily("countersign_keys_failures", "Failed fetches since the last good one.", labels=labels)
     by_result = _Counts(fetches)
     for state in states:
-        source = (str(state.source),)
+        source = (shown(state.source),)
         usable.add_metric(source, 0 if state.keys is None else len(state.keys.keys))
         failing.add_metric(source, state.failures)
         if state.age is not None:
@@ -159,7 +160,7 @@ def _of_keys(states: Iterable[SourceState], fetches: Mapping[tuple[str, ...], in
         if state.expires_in is not None:
             left.add_metric(source, state.expires_in)
         for result in _FETCHED:
-            by_result[str(state.source), result] += 0
+            by_result[shown(state.source), result] += 0
     yield from (usable, age, left, failing)
     yield _counter("countersign_key_fetches", "Fetches of keys by result.", ("source", "result"), by_result)
 
