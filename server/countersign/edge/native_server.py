@@ -41,6 +41,7 @@ class NativeServer:
         self._shed = authorizer.shed
         self._address = address
         self._queue = Queue()
+        self._unsent: list[tuple[int, bytes]] = []
         self._held: dict[int, concurrent.futures.Future[bytes]] = {}
         self._heard = Heard()
         self._front: NativeGrpcFront | None = None
@@ -97,7 +98,7 @@ class NativeServer:
         await asyncio.wait([self._ended])
 
     def _busy(self) -> bool:
-        return bool(self._queue) or bool(self._held)
+        return bool(self._queue) or bool(self._unsent) or bool(self._held)
 
     def _run(self, front: NativeGrpcFront) -> None:
         """The thread of the checks."""
@@ -131,11 +132,24 @@ class NativeServer:
                         self._health.check(call, payload)
                     else:
                         self._health.watch(call, payload)
-            until = time.monotonic() + _TURN
-            while queue:
-                self._reply(front, queue.take())
-                if time.monotonic() > until:
-                    break
+            self._turn(front)
+
+    def _turn(self, front: NativeGrpcFront) -> None:
+        """Answer for a while, then send. A sent answer wakes the front's thread: once for all costs least."""
+        queue, answers = self._queue, self._unsent
+        until = time.monotonic() + _TURN
+        while queue:
+            call, payload, deadline, _ = queue.take()
+            answer = self._answer(payload, None if deadline is None else deadline - time.monotonic())
+            if isinstance(answer, bytes):
+                answers.append((call, answer))
+            else:
+                self._hold(front, call, answer)
+            if time.monotonic() > until:
+                break
+        for call, octets in answers:
+            front.respond(call, octets)
+        answers.clear()
 
     def _forget(self, call: int) -> None:
         """The caller has gone, or its deadline has."""
@@ -152,14 +166,6 @@ class NativeServer:
         deadline = None if remaining is None else self._heard.call + remaining
         if not self._queue.offer(Waiting(call, payload, deadline, self._heard.call)):
             front.respond(call, self._shed(payload))
-
-    def _reply(self, front: NativeGrpcFront, waiting: Waiting) -> None:
-        deadline = waiting.deadline
-        answer = self._answer(waiting.payload, None if deadline is None else deadline - time.monotonic())
-        if isinstance(answer, bytes):
-            front.respond(waiting.call, answer)
-        else:
-            self._hold(front, waiting.call, answer)
 
     def _hold(self, front: NativeGrpcFront, call: int, held: Held) -> None:
         future = asyncio.run_coroutine_threadsafe(held(), self._loop)
