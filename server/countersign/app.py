@@ -66,7 +66,13 @@ class App:
         metrics = Exposition(
             lambda: self._state(counted(tally, checker, self._in_force.current().tokens, logged(recorder)))
         )
-        server = make_server(checker, self._settings.listen, self._settings.transport, tls=self._handshakes)
+        server = make_server(
+            checker,
+            self._settings.listen,
+            self._settings.transport,
+            tls=self._handshakes,
+            metadata=self._settings.tracing,
+        )
         try:
             await server.start()
             _log.info("listening on %s", ", ".join(map(str, self._settings.listen)))

@@ -14,6 +14,7 @@ from countersign.core.decision import Deny
 from countersign.core.jwt_rule import KeySource
 from countersign.edge.addresses import Address, UnixAddress
 from countersign.edge.check import OVERLOADED, Checker, Refresh, report_on
+from countersign.edge.metadata import Metadata
 from countersign.edge.observed import Observe
 from countersign.edge.server import Authorizer, Held, Server
 from countersign.edge.transport import Transport, make_server
@@ -74,19 +75,21 @@ class Answering:
     def __init__(self, answer: Callable[[bytes, float | None], bytes | Held]) -> None:
         self._answer = answer
 
-    def answer(self, payload: bytes, time_remaining: float | None) -> bytes | Held:
+    def answer(self, payload: bytes, time_remaining: float | None, _: Metadata = ()) -> bytes | Held:
         return self._answer(payload, time_remaining)
 
-    def shed(self, _: bytes) -> bytes:
+    def shed(self, _: bytes, __: Metadata = ()) -> bytes:
         return OVERLOADED.octets
 
-    def refuse(self, payload: bytes, denial: Deny) -> bytes:
+    def refuse(self, payload: bytes, denial: Deny, _: Metadata = ()) -> bytes:
         raise AssertionError(f"{payload!r} is refused: {denial}")
 
 
-def server_on(transport: Transport, authorizer: Authorizer, addresses: Sequence[Address]) -> Server:
+def server_on(
+    transport: Transport, authorizer: Authorizer, addresses: Sequence[Address], *, metadata: bool = False
+) -> Server:
     """A server of that transport; the native one where it must be installed."""
-    return make_server(authorizer, addresses, transport)
+    return make_server(authorizer, addresses, transport, metadata=metadata)
 
 
 class Serving:
@@ -102,9 +105,10 @@ class Serving:
         transport: Transport = Transport.AUTO,
         make: Callable[[Authorizer, Sequence[Address]], Server] | None = None,
         observe: Observe | None = None,
+        metadata: bool = False,
     ) -> None:
         self._tamper = tamper
-        self._make = make or partial(server_on, transport)
+        self._make = make or partial(server_on, transport, metadata=metadata)
         self.address = UnixAddress(str(directory / "authz.sock"))
         self._started = threading.Event()
         self._loop = asyncio.new_event_loop()
@@ -125,17 +129,17 @@ class Serving:
         await self._stop.wait()
         await server.drain(1.0)
 
-    def answer(self, payload: bytes, time_remaining: float | None) -> bytes | Held:
+    def answer(self, payload: bytes, time_remaining: float | None, metadata: Metadata = ()) -> bytes | Held:
         """What the transport asks, tampered with."""
-        return self._checker.answer(self._tamper(payload), time_remaining)
+        return self._checker.answer(self._tamper(payload), time_remaining, metadata)
 
-    def shed(self, payload: bytes) -> bytes:
+    def shed(self, payload: bytes, metadata: Metadata = ()) -> bytes:
         """Likewise."""
-        return self._checker.shed(payload)
+        return self._checker.shed(payload, metadata)
 
-    def refuse(self, payload: bytes, denial: Deny) -> bytes:
+    def refuse(self, payload: bytes, denial: Deny, metadata: Metadata = ()) -> bytes:
         """Likewise."""
-        return self._checker.refuse(payload, denial)
+        return self._checker.refuse(payload, denial, metadata)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -157,10 +161,13 @@ class Serving:
         return self.call(message.SerializeToString(), timeout=timeout)
 
 
-def call(address: UnixAddress, payload: bytes, *, method: str = METHOD, timeout: float = TIMEOUT) -> pb.CheckResponse:
+def call(
+    address: UnixAddress, payload: bytes, *, method: str = METHOD, timeout: float = TIMEOUT, metadata: Metadata = ()
+) -> pb.CheckResponse:
     """One check with these bytes, on a connection of its own."""
     with grpc.insecure_channel(str(address)) as channel:
-        answer: bytes = channel.unary_unary(method, bytes, bytes)(payload, timeout=timeout)
+        ask = channel.unary_unary(method, bytes, bytes)
+        answer: bytes = ask(payload, timeout=timeout, metadata=tuple(metadata))
     return pb.CheckResponse.FromString(answer)
 
 

@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 import pytest
+from countersign.core.decision import Reason
 from countersign.core.jwt_rule import FetchedKeys
 from countersign.edge import check
 from countersign.edge.check import Checker
 from countersign.edge.observed import Answered, Numbers, Stages
 from countersign.edge.transport import Transport
+from countersign.judgement import deny
 from countersign.mesh.issuer import Issuer
 from countersign.snapshot import Snapshot
 from countersign.tokens.keys import KeySet
 from countersign.wire import auth_pb2 as pb
 from countersign.wire.codec import NUMBER_HEADER, numbered
 
-from tests.edge.serving import TRANSPORTS, Serving, reason, request, snapshot
+from tests.edge.serving import TRANSPORTS, Serving, call, reason, request, snapshot
 from tests.edge.test_remembered import ISSUER, REMOTE, USERS
 
 
@@ -190,6 +192,41 @@ def test_every_check_over_a_transport_is_told_once(tmp_path: Path, transport: Tr
     assert [_number(each) for each in responses] == [each.id for each in told]
     assert [each.judged.decision.reason for each in told] == [reason(each) for each in responses]
     assert [each.remembered for each in told] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_what_a_caller_says_of_its_call_is_told_where_somebody_asked_for_it(
+    tmp_path: Path, transport: Transport
+) -> None:
+    sent = (("traceparent", "00-1"), ("other", "a"), ("other", "b"), ("octets-bin", b"\x00\xff"))
+    current = snapshot()
+    for wanted, expected in ((True, sent), (False, ())):
+        told: list[Answered] = []
+        with Serving(tmp_path, lambda: current, transport=transport, observe=told.append, metadata=wanted) as serving:
+            for payload in (READ, READ, WRITE):
+                call(serving.address, payload, metadata=sent)
+
+        assert len(told) == 3
+        for each in told:
+            assert tuple((name, value) for name, value in each.metadata if name in dict(sent)) == expected
+            assert wanted or each.metadata == ()
+
+
+def test_a_check_that_is_shed_refused_or_held_is_told_with_what_its_caller_said() -> None:
+    issuer = Issuer(ISSUER)
+    token = issuer.sign({"iss": ISSUER, "sub": "alice", "exp": int(time.time()) + 600})
+    observed = Observed(snapshot(USERS))
+    said = (("traceparent", "00-1"),)
+
+    observed.checker.shed(READ, said)
+    observed.checker.refuse(READ, deny(Reason.CALLER_NOT_ALLOWED), said)
+    held = observed.checker.answer(
+        request(headers={"authorization": f"Bearer {token}"}).SerializeToString(), None, said
+    )
+    assert not isinstance(held, bytes)
+    asyncio.run(held())
+
+    assert [each.metadata for each in observed.told] == [said] * 3
 
 
 def test_ids_of_many_threads_and_of_two_processes_are_all_different() -> None:

@@ -84,6 +84,18 @@ def test_a_check_that_nobody_can_read_has_a_record_too() -> None:
     assert (found["input"], found["result"]["action"]) == ({}, "DENY")
 
 
+def test_the_trace_of_the_call_is_the_one_that_is_named_where_envoy_traces() -> None:
+    def ids(*values: str) -> tuple[str, str]:
+        payload = full_request().SerializeToString()
+        told = answered(payload, metadata=tuple(("traceparent", value) for value in values))
+        found = json.loads(Lines(labels=LABELS).record(told, decode(payload)))
+        return found["trace_id"], found["span_id"]
+
+    call = PARENT.replace(TRACE, "a" * 32).replace(SPAN, "b" * 16)
+    assert ids(call) == ("a" * 32, "b" * 16)
+    assert ids() == ids(call, call) == ids(call.upper()) == (TRACE, SPAN)
+
+
 @pytest.mark.parametrize(
     "parent",
     [

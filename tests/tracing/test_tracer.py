@@ -21,6 +21,9 @@ from tests.tracing.receiving import Receiver, attributes
 TRACE: Final = "0af7651916cd43dd8448eb211c80319c"
 PARENT: Final = "b7ad6b7169203331"
 SAMPLED: Final = f"00-{TRACE}-{PARENT}-01"
+CALL_TRACE: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
+CALL_PARENT: Final = "00f067aa0ba902b7"
+CALL: Final = f"00-{CALL_TRACE}-{CALL_PARENT}-01"
 UNSAMPLED: Final = f"00-{TRACE}-{PARENT}-00"
 
 
@@ -96,6 +99,37 @@ def test_a_parent_that_is_not_sampled_has_no_span_and_one_that_is_has(receiver: 
     traced(answered(payload(traceparent=UNSAMPLED)), answered(payload(traceparent=SAMPLED)))
 
     assert [span.parent_span_id.hex() for span in receiver.spans] == [PARENT]
+
+
+def of_call(*values: str, of_request: str = SAMPLED) -> Answered:
+    """A check whose call had these as its ``traceparent``, of a request with another."""
+    metadata = (("traceparent-bin", b"00"), ("tracestate", "call=1"), *(("traceparent", value) for value in values))
+    return answered(payload(traceparent=of_request, tracestate="a=b"), metadata=metadata)
+
+
+def test_envoys_own_span_of_the_call_is_a_closer_parent_than_the_requests(receiver: Receiver) -> None:
+    traced(of_call(CALL), answered(payload(), metadata=(("traceparent", CALL),)))
+
+    assert [(span.trace_id.hex(), span.parent_span_id.hex(), span.trace_state) for span in receiver.spans] == [
+        (CALL_TRACE, CALL_PARENT, "call=1"),
+        (CALL_TRACE, CALL_PARENT, ""),
+    ]
+
+
+def test_what_envoy_does_not_sample_has_no_span_whatever_the_request_says(receiver: Receiver) -> None:
+    traced(of_call(f"{CALL[:-2]}00"), of_call(CALL, of_request=UNSAMPLED))
+
+    assert [span.parent_span_id.hex() for span in receiver.spans] == [CALL_PARENT]
+
+
+@pytest.mark.parametrize("values", [(), (CALL, CALL), (CALL, SAMPLED), ("",), (f"{CALL}x",), (CALL.upper(),)])
+def test_a_malformed_or_doubled_parent_of_the_call_is_as_good_as_none(
+    receiver: Receiver, values: tuple[str, ...]
+) -> None:
+    traced(of_call(*values))
+
+    (span,) = receiver.spans
+    assert (span.trace_id.hex(), span.parent_span_id.hex(), span.trace_state) == (TRACE, PARENT, "a=b")
 
 
 @pytest.mark.parametrize(

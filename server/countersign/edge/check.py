@@ -18,6 +18,7 @@ from typing import Final
 from countersign.authorize import authorize
 from countersign.core.decision import Allow, Deny, Reason
 from countersign.core.jwt_rule import FetchedKeys
+from countersign.edge.metadata import Metadata
 from countersign.edge.observed import Answered, Numbers, Observe, Stages, UnrecordedError
 from countersign.edge.remembered import Answer, Memory, Question
 from countersign.edge.server import Held
@@ -51,16 +52,18 @@ OVERLOADED: Final = _always(
 Refresh = Callable[[FetchedKeys], "asyncio.Future[None] | None"]
 Report = Callable[[Exception], None]
 
+# A check as it came: the payload, the metadata, and in `time.monotonic` when it was taken up and until when an answer
+# is of use. A bare tuple, because to make one costs no call.
+_Asked = tuple[bytes, Metadata, float, float]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class _Ticket:
     """A check that waits for keys; it counts as long as anybody has it."""
 
-    payload: bytes
+    asked: _Asked
     snapshot: Snapshot
     judged: Judgement
-    begun: float
-    deadline: float
     stages: Stages
 
 
@@ -112,35 +115,37 @@ class Checker:
         self._explanations = _Explanations()
         self._refused: dict[FetchedKeys, tuple[Snapshot, float]] = {}  # refreshes: by which snapshot, and until when
 
-    def answer(self, payload: bytes, time_remaining: float | None) -> bytes | Held:
+    def answer(self, payload: bytes, time_remaining: float | None, metadata: Metadata = ()) -> bytes | Held:
         """The serialized CheckResponse to a serialized CheckRequest, or what to await for it on the event loop.
 
-        ``time_remaining`` is in seconds, None if endless.
+        ``time_remaining`` is in seconds, None if endless. Nothing is decided by ``metadata``: it is for who observes.
         """
         begun = time.monotonic()
+        budget = BUDGET if time_remaining is None else min(BUDGET, time_remaining - _MARGIN)
+        deadline = begun + budget
+        asked = payload, metadata, begun, deadline
         try:
-            deadline = begun + (BUDGET if time_remaining is None else min(BUDGET, time_remaining - _MARGIN))
             if deadline <= begun:
-                return self._told(_NO_TIME, payload, begun)
+                return self._told(_NO_TIME, asked)
             memory = self._memory_of(self._current())
             question = memory.question(payload)
             if question is not None:
                 known = memory.find(question.digest, time.time())
                 if known is not None:
                     late = known.allows and time.monotonic() > deadline
-                    return self._told(_DEADLINE_PASSED if late else known, payload, begun, remembered=not late)
-            return self._decided(payload, memory, question, begun, deadline)
+                    return self._told(_DEADLINE_PASSED if late else known, asked, remembered=not late)
+            return self._decided(asked, memory, question)
         except Exception as error:  # noqa: BLE001 (any fault of ours is a denial)
             self._report(error)
-            return self._told(_INTERNAL_ERROR, payload, begun)
+            return self._told(_INTERNAL_ERROR, asked)
 
-    def shed(self, payload: bytes) -> bytes:
+    def shed(self, payload: bytes, metadata: Metadata = ()) -> bytes:
         """The answer to a check that is one too many, before anything is done for it."""
-        return self._told(OVERLOADED, payload, time.monotonic())
+        return self._told_unread(OVERLOADED, payload, metadata)
 
-    def refuse(self, payload: bytes, denial: Deny) -> bytes:
+    def refuse(self, payload: bytes, denial: Deny, metadata: Metadata = ()) -> bytes:
         """The answer to a check of somebody who may not ask: nothing of it is looked at."""
-        return self._told(_always(denial), payload, time.monotonic())
+        return self._told_unread(_always(denial), payload, metadata)
 
     @property
     def held(self) -> int:
@@ -153,9 +158,8 @@ class Checker:
             memory = self._memory = Memory(snapshot)
         return memory
 
-    def _decided(
-        self, payload: bytes, memory: Memory, question: Question | None, begun: float, deadline: float
-    ) -> bytes | Held:
+    def _decided(self, asked: _Asked, memory: Memory, question: Question | None) -> bytes | Held:
+        payload, _, begun, deadline = asked
         now, may_wait, explain = time.time(), len(self._held) < MAX_HELD, self._explanations.left(begun)
         facts = None if question is None else memory.facts_of(question)
         read = time.monotonic()
@@ -167,7 +171,7 @@ class Checker:
         decided = time.monotonic()
         stages = Stages(read - begun, decided - read)
         if judged.awaits and not self._in_vain(judged.awaits, memory.snapshot, decided):
-            return partial(self._resume, self._ticket(payload, memory.snapshot, judged, begun, deadline, stages))
+            return partial(self._resume, self._ticket(asked, memory.snapshot, judged, stages))
         answer = _answer(judged, now, deadline)
         if isinstance(judged.decision, Deny) and judged.step is Step.POLICIES:
             self._explanations.spend()
@@ -175,65 +179,56 @@ class Checker:
                 question = None
         if question is not None and answer is not _DEADLINE_PASSED:
             memory.keep(question.digest, answer)
-        return self._told(answer, payload, begun, stages)
+        return self._told(answer, asked, stages)
 
-    def _told(
-        self, answer: Answer, payload: bytes, begun: float, stages: Stages | None = None, *, remembered: bool = False
-    ) -> bytes:
-        """The octets of an answer, after whoever observes has been told. ``begun`` is of `time.monotonic`."""
+    def _told_unread(self, answer: Answer, payload: bytes, metadata: Metadata) -> bytes:
+        now = time.monotonic()
+        return self._told(answer, (payload, metadata, now, now))
+
+    def _told(self, answer: Answer, asked: _Asked, stages: Stages | None = None, *, remembered: bool = False) -> bytes:
+        """The octets of an answer, after whoever observes has been told."""
         observe = self._observe
         if observe is None:
             return answer.octets
+        payload, metadata, begun, _ = asked
         try:
             took = time.monotonic() - begun
             stages = Stages(took) if stages is None else stages._replace(encode=took - sum(stages))
-            if answer.allows and not self._number_allows:
-                observe(Answered("", time.time() - took, payload, answer.judged, remembered, stages))
-                return answer.octets
-            number = self._numbers()
-            observe(Answered(number, time.time() - took, payload, answer.judged, remembered, stages))
-            return numbered(answer.octets, number, allows=answer.allows)
+            number = "" if answer.allows and not self._number_allows else self._numbers()
+            observe(Answered(number, time.time() - took, payload, answer.judged, remembered, stages, metadata))
+            return numbered(answer.octets, number, allows=answer.allows) if number else answer.octets
         except UnrecordedError:
             return UNRECORDED.octets
         except Exception as error:  # noqa: BLE001 (as in `answer`: what nobody could write down is not let through)
             self._report(error)
             return _INTERNAL_ERROR.octets
 
-    def _ticket(
-        self,
-        payload: bytes,
-        snapshot: Snapshot,
-        judged: Judgement,
-        begun: float,
-        deadline: float,
-        stages: Stages,
-    ) -> _Ticket:
-        ticket = _Ticket(
-            payload=payload, snapshot=snapshot, judged=judged, begun=begun, deadline=deadline, stages=stages
-        )
+    def _ticket(self, asked: _Asked, snapshot: Snapshot, judged: Judgement, stages: Stages) -> _Ticket:
+        ticket = _Ticket(asked=asked, snapshot=snapshot, judged=judged, stages=stages)
         self._held.add(ticket)  # weakly: what is never awaited leaves by itself
         return ticket
 
     async def _resume(self, ticket: _Ticket) -> bytes:
         """Wait, and decide with whatever keys have come. Where none have and none may, what was decided stands."""
         answer, stages = _INTERNAL_ERROR, ticket.stages
+        payload, _, begun, deadline = ticket.asked
         try:
             judged = ticket.judged
-            waited = await self._wait_for(judged.awaits, ticket.deadline)
+            waited = await self._wait_for(judged.awaits, deadline)
             if not waited:
                 refused = ticket.snapshot, time.monotonic() + _REST
                 self._refused.update(dict.fromkeys(judged.awaits, refused))
             snapshot, now, came = self._current(), time.time(), time.monotonic()
-            stages = stages._replace(wait=came - ticket.begun - sum(stages))
+            stages = stages._replace(wait=came - begun - sum(stages))
             if waited or snapshot is not ticket.snapshot:
-                judged = _judge(ticket.payload, snapshot, now, may_wait=False, explain=True)
+                judged = _judge(payload, snapshot, now, may_wait=False, explain=True)
                 stages = stages._replace(decide=stages.decide + time.monotonic() - came)
-            answer = _answer(judged, now, ticket.deadline)
+            answer = _answer(judged, now, deadline)
         except Exception as error:  # noqa: BLE001 (as above)
             self._report(error)
         finally:
             self._held.discard(ticket)
-        return self._told(answer, ticket.payload, ticket.begun, stages)
+        return self._told(answer, ticket.asked, stages)
 
     def _in_vain(self, sources: Iterable[FetchedKeys], snapshot: Snapshot, now: float) -> bool:
         """Whether no refresh of any of them was permitted a moment ago, and no key has come since."""

@@ -17,6 +17,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from countersign.edge.addresses import Address, UnixAddress, prepare_socket, restrict_socket
+from countersign.edge.metadata import Metadata
 from countersign.edge.server import MAX_RECEIVE, MAX_STREAMS, SERVICES, SOCKET_UMASK, Authorizer
 from countersign.edge.silence import Heard, silence
 from countersign.edge.tls.callers import Callers
@@ -48,7 +49,7 @@ class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # the package h
 
 
 class GrpcServer:
-    """Serves checks on any number of addresses. Says NOT_SERVING until told otherwise."""
+    """Serves checks on any number of addresses; with ``metadata``, each with that of its call."""
 
     def __init__(
         self,
@@ -56,6 +57,8 @@ class GrpcServer:
         addresses: Sequence[Address],
         tls: Handshakes | None = None,
         max_age: float = MAX_AGE,
+        *,
+        metadata: bool = False,
     ) -> None:
         self._addresses = addresses
         self._tls = tls
@@ -67,12 +70,13 @@ class GrpcServer:
         callers = None if tls is None else Callers(tls.callers, _report)
 
         async def check(payload: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+            said: Metadata = tuple(context.invocation_metadata() or ()) if metadata else ()
             if callers is not None:
                 refusal = callers.refusal(context.auth_context())
                 if refusal is not None:
-                    return authorizer.refuse(payload, refusal)
+                    return authorizer.refuse(payload, refusal, said)
             self._heard.call = time.monotonic()
-            result = authorizer.answer(payload, context.time_remaining())
+            result = authorizer.answer(payload, context.time_remaining(), said)
             return result if isinstance(result, bytes) else await result()
 
         self._server.add_generic_rpc_handlers(

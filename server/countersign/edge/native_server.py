@@ -18,6 +18,7 @@ from typing import Final
 from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
 
 from countersign.edge.addresses import Address, UnixAddress, prepare_socket, restrict_socket
+from countersign.edge.metadata import Metadata
 from countersign.edge.native_health import CHECK, WATCH, NativeHealth
 from countersign.edge.server import MAX_RECEIVE, MAX_STREAMS, SOCKET_UMASK, Authorizer, Held
 from countersign.edge.silence import Heard, silence
@@ -32,14 +33,17 @@ _TURN: Final = 0.001  # seconds of answering between two looks at what has arriv
 
 _RESOURCE_EXHAUSTED: Final = 8  # grpc::StatusCode
 
+_Details = tuple[Metadata, str, float | None] | None  # of a call: its metadata, who calls, seconds until its deadline
+
 
 class NativeServer:
-    """Serves checks on one address."""
+    """Serves checks on one address; with ``metadata``, each with that of its call."""
 
-    def __init__(self, authorizer: Authorizer, address: Address) -> None:
+    def __init__(self, authorizer: Authorizer, address: Address, *, metadata: bool = False) -> None:
         self._answer = authorizer.answer
         self._shed = authorizer.shed
         self._address = address
+        self._metadata = metadata
         self._queue = Queue()
         self._unsent: list[tuple[int, bytes]] = []
         self._held: dict[int, concurrent.futures.Future[bytes]] = {}
@@ -126,7 +130,7 @@ class NativeServer:
                     if payload is None or call in gone:
                         self._forget(call)
                     elif method == _AUTHZ_CHECK:
-                        self._take(front, call, payload, details[2] if details else None)
+                        self._take(front, call, payload, details)
                     elif method == _HEALTH_CHECK:
                         self._heard.health = self._heard.call
                         self._health.check(call, payload)
@@ -139,8 +143,8 @@ class NativeServer:
         queue, answers = self._queue, self._unsent
         until = time.monotonic() + _TURN
         while queue:
-            call, payload, deadline, _ = queue.take()
-            answer = self._answer(payload, None if deadline is None else deadline - time.monotonic())
+            call, payload, deadline, _, metadata = queue.take()
+            answer = self._answer(payload, None if deadline is None else deadline - time.monotonic(), metadata)
             if isinstance(answer, bytes):
                 answers.append((call, answer))
             else:
@@ -159,13 +163,15 @@ class NativeServer:
         if held is not None:
             held.cancel()
 
-    def _take(self, front: NativeGrpcFront, call: int, payload: bytes, remaining: float | None) -> None:
+    def _take(self, front: NativeGrpcFront, call: int, payload: bytes, details: _Details) -> None:
         if len(payload) > MAX_RECEIVE:
             front.fail(call, _RESOURCE_EXHAUSTED, f"received {len(payload)} bytes, more than {MAX_RECEIVE}")
             return
+        remaining = details[2] if details else None
         deadline = None if remaining is None else self._heard.call + remaining
-        if not self._queue.offer(Waiting(call, payload, deadline, self._heard.call)):
-            front.respond(call, self._shed(payload))
+        metadata = details[0] if details and self._metadata else ()
+        if not self._queue.offer(Waiting(call, payload, deadline, self._heard.call, metadata)):
+            front.respond(call, self._shed(payload, metadata))
 
     def _hold(self, front: NativeGrpcFront, call: int, held: Held) -> None:
         future = asyncio.run_coroutine_threadsafe(held(), self._loop)

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from countersign.edge.metadata import Metadata
 from countersign.judgement import Judgement
 
 
@@ -29,7 +30,7 @@ class Answered(NamedTuple):
 
     ``id`` is the decision's, in the metadata of the answer too; empty where it was given none. ``at`` is when the
     check was taken up (seconds since the epoch), ``payload`` the serialized CheckRequest. ``judged`` is shared by all
-    answers from memory to one question.
+    answers from memory to one question. ``metadata`` is the call's, where somebody traces.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Answered(NamedTuple):
     judged: Judgement
     remembered: bool
     stages: Stages
+    metadata: Metadata = ()
 
 
 class UnrecordedError(Exception):

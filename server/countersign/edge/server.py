@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 from countersign.core.decision import Deny
+from countersign.edge.metadata import Metadata
 from countersign.wire.codec import SERVICE
 
 MAX_RECEIVE: Final = 4 * 1024 * 1024  # bytes: Envoy's 60 KiB of headers, a body where one is sent, and room
@@ -24,13 +25,13 @@ class Authorizer(Protocol):
     Any of it may run on a thread of the transport's own.
     """
 
-    def answer(self, payload: bytes, time_remaining: float | None, /) -> bytes | Held:
+    def answer(self, payload: bytes, time_remaining: float | None, metadata: Metadata = (), /) -> bytes | Held:
         """The answer, within so many seconds (None: endless)."""
 
-    def shed(self, payload: bytes, /) -> bytes:
+    def shed(self, payload: bytes, metadata: Metadata = (), /) -> bytes:
         """The answer to a check that is one too many."""
 
-    def refuse(self, payload: bytes, denial: Deny, /) -> bytes:
+    def refuse(self, payload: bytes, denial: Deny, metadata: Metadata = (), /) -> bytes:
         """The answer to a check of somebody who may not ask."""
 
 

@@ -83,10 +83,13 @@ def make_server(
     wanted: Transport,
     obstacle: Callable[[], str] = native_obstacle,
     tls: Handshakes | None = None,
+    *,
+    metadata: bool = False,
 ) -> Server:
     """The server of these addresses, with TLS on all of them or on none. Log what was chosen. Raise `TransportError`.
 
-    Where there is TLS, certificates must be there before it is started.
+    Where there is TLS, certificates must be there before it is started. With ``metadata``, checks come with that of
+    their call.
     """
     servers: list[Server] = []
     on_grpcio: list[Address] = []
@@ -94,21 +97,21 @@ def make_server(
         choice = choose(wanted, address, obstacle, tls=tls is not None)
         _log.info("%s is served by %s: %s", address, choice.transport, choice.because)
         if choice.transport is Transport.NATIVE:
-            servers.append(_native(authorizer, address))
+            servers.append(_native(authorizer, address, metadata=metadata))
         else:
             on_grpcio.append(address)
     if on_grpcio:
-        servers.append(_grpcio(authorizer, on_grpcio, tls))
+        servers.append(_grpcio(authorizer, on_grpcio, tls, metadata=metadata))
     return servers[0] if len(servers) == 1 else Servers(servers)
 
 
-def _native(authorizer: Authorizer, address: Address) -> Server:
+def _native(authorizer: Authorizer, address: Address, *, metadata: bool) -> Server:
     from countersign.edge.native_server import NativeServer  # noqa: PLC0415 (only where it is installed)
 
-    return NativeServer(authorizer, address)
+    return NativeServer(authorizer, address, metadata=metadata)
 
 
-def _grpcio(authorizer: Authorizer, addresses: Sequence[Address], tls: Handshakes | None) -> Server:
+def _grpcio(authorizer: Authorizer, addresses: Sequence[Address], tls: Handshakes | None, *, metadata: bool) -> Server:
     from countersign.edge.grpc_server import GrpcServer  # noqa: PLC0415 (10 MB that only its own addresses pay for)
 
-    return GrpcServer(authorizer, addresses, tls)
+    return GrpcServer(authorizer, addresses, tls, metadata=metadata)

@@ -3,6 +3,8 @@
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
+from countersign.edge.metadata import Metadata
+
 MAX_CALLS: Final = 512
 FEW: Final = 128  # that are soon answered, however long something else has held them up
 MAX_WAIT: Final = 0.075  # seconds: half of a check's budget is the most that waiting may cost
@@ -16,6 +18,7 @@ class Waiting(NamedTuple):
     payload: bytes
     deadline: float | None
     since: float
+    metadata: Metadata = ()
 
 
 class Queue:

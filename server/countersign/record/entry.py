@@ -14,6 +14,7 @@ from typing import Any, Final
 from countersign.core.decision import Allow, Decision, DryRun, PolicyRef
 from countersign.core.facts import Endpoint, HttpRequest, RequestFacts
 from countersign.core.identity import VerifiedToken
+from countersign.edge.metadata import texts
 from countersign.edge.observed import Answered, Stages
 from countersign.judgement import Judgement
 from countersign.policy.workload import Workload
@@ -23,6 +24,7 @@ PATH: Final = "istio/authz/allow"  # what OPA would call the question
 _OK: Final = 200
 _LABELS: Final = 32  # of a workload
 _RULE: Final = re.compile(r"(.*)-rule\[([0-9]+)\]")
+_TRACE: Final = "traceparent"
 _PARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
 
 Record = dict[str, Any]
@@ -33,7 +35,7 @@ def entry(answered: Answered, facts: RequestFacts | None, labels: Mapping[str, s
     judged = answered.judged
     http = None if facts is None else facts.http
     record: Record = {"timestamp": timestamp(answered.at), "decision_id": answered.id, "labels": labels}
-    parent = _trace_parent(http)
+    parent = _trace_parent(answered, http)
     if parent is not None:
         record["trace_id"], record["span_id"] = parent.groups()
     record["path"] = PATH
@@ -153,7 +155,10 @@ def _metrics(stages: Stages, *, remembered: bool) -> Record:
 _STAGES: Final[Iterable[str]] = Stages._fields
 
 
-def _trace_parent(http: HttpRequest | None) -> re.Match[str] | None:
-    """The one traceparent of version 00: of several, or of another form, none is believed."""
-    lines = () if http is None else http.headers.values("traceparent")
-    return _PARENT.fullmatch(lines[0]) if len(lines) == 1 else None
+def _trace_parent(answered: Answered, http: HttpRequest | None) -> re.Match[str] | None:
+    """The one traceparent of version 00, of the call before the request's: of several, or of another form, none is."""
+    for lines in (texts(answered.metadata, _TRACE), () if http is None else http.headers.values(_TRACE)):
+        parent = _PARENT.fullmatch(lines[0]) if len(lines) == 1 else None
+        if parent is not None:
+            return parent
+    return None

@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 from collections import deque
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -16,10 +17,11 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace import SpanKind, Status, StatusCode, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from countersign.core.decision import Allow, Deny, Reason
+from countersign.edge.metadata import texts
 from countersign.edge.observed import Answered
 from countersign.edge.recorded import facts_of
 from countersign.judgement import Judgement
@@ -87,7 +89,7 @@ class Tracer:
         judged, begun = answered.judged, round(answered.at * 1e6) * 1000
         span = self._tracer.start_span(
             NAME,
-            context=self._parent(answered.payload),
+            context=self._parent(answered),
             kind=SpanKind.SERVER,
             attributes=_attributes(answered),
             start_time=begun,
@@ -96,16 +98,21 @@ class Tracer:
             span.set_status(Status(StatusCode.ERROR, judged.decision.reason))
         span.end(begun + round(sum(answered.stages) * 1e9))
 
-    def _parent(self, payload: bytes) -> Context:
-        """The context that the request carries; the root's, where it carries none that is well-formed."""
-        carrier: dict[str, str] = {}
-        facts = facts_of(payload)
-        if not isinstance(facts, Deny) and facts.http is not None:
-            for name in _CONTEXT:
-                values = facts.http.headers.values(name)
-                if len(values) == 1:
-                    carrier[name] = values[0]
-        return self._propagator.extract(carrier, Context())
+    def _parent(self, answered: Answered) -> Context:
+        """Envoy's own span of the call, where it names one; else the context that the request carries, or the root's.
+
+        What is not well-formed, or said more than once, is as good as not said.
+        """
+        of_call = self._extract({name: texts(answered.metadata, name) for name in _CONTEXT})
+        if get_current_span(of_call).get_span_context().is_valid:
+            return of_call
+        facts = facts_of(answered.payload)
+        if isinstance(facts, Deny) or facts.http is None:
+            return of_call
+        return self._extract({name: facts.http.headers.values(name) for name in _CONTEXT})
+
+    def _extract(self, said: Mapping[str, Sequence[str]]) -> Context:
+        return self._propagator.extract({name: each[0] for name, each in said.items() if len(each) == 1}, Context())
 
 
 def _attributes(answered: Answered) -> dict[str, str | bool]:

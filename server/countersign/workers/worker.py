@@ -99,6 +99,7 @@ class _Worker:
             start.settings.listen,
             start.settings.transport,
             tls=self._handshakes,
+            metadata=start.settings.tracing,
         )
         self._keys: KeySets = {}
         self._loaded: Loaded | None = None  # the latest that are not in force yet
