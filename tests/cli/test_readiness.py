@@ -127,6 +127,27 @@ def test_the_keys_of_an_issuer_that_is_down_are_told_and_keep_nobody_away(tmp_pa
         assert any(line.startswith(f"[!]keys of {uri}: no keys from {uri}, its tokens are") for line in told(serve))
 
 
+@pytest.mark.parametrize("key", ["", "?api_key=s3cret"])
+def test_the_query_of_an_issuers_url_is_told_to_nobody_and_the_rest_is(
+    tmp_path: Path, policies: Path, key: str
+) -> None:
+    with IssuerServer(Issuer(URL)) as up:
+        uris = [f"{up.jwks_uri}{key}", f"http://127.0.0.1:{free_port()}/jwks.json{key}"]
+        for number, uri in enumerate(uris):
+            text = (WITH_KEYS % uri).replace("metadata: {name: ", f"metadata: {{name: n{number}-")
+            (policies / f"p{number}.yaml").write_text(text)
+        with Serve(tmp_path, policies, "--namespace", "apps") as serve:
+            agree(serve, "SERVING")
+            plain, lines = ask(serve.port, "/readyz")[1], told(serve)
+
+    hidden = r"\?REDACTED-[0-9a-f]{8}" if key else ""
+    shown = [f"{re.escape(uri.removesuffix(key))}{hidden}" for uri in uris]
+    right, wrong = (line for line in lines if "keys of" in line)
+    assert re.fullmatch(rf"\[\+\]keys of {shown[0]} ok", right)
+    assert re.fullmatch(rf"\[!\]keys of {shown[1]}: no keys from {shown[1]}, its tokens are refused: .+", wrong)
+    assert not any(word in f"{plain}{lines}" for word in ("api_key", "s3cret"))
+
+
 @pytest.mark.parametrize("flags", [(), ("--workers", "2")], ids=["one", "workers"])
 def test_sighup_reads_policies_and_files_with_keys_again(
     tmp_path: Path, policies: Path, flags: tuple[str, ...]

@@ -142,7 +142,7 @@ class IssuerServer:
         return self._fetches
 
     def _answer(self, request: BaseHTTPRequestHandler) -> None:
-        if request.path != "/jwks.json":
+        if request.path.partition("?")[0] != "/jwks.json":
             request.send_error(HTTPStatus.NOT_FOUND)
             return
         with self._lock:
