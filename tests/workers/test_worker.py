@@ -3,18 +3,24 @@
 import asyncio
 import logging
 import socket
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from countersign.core.jwt_rule import RemoteKeys
 from countersign.edge.addresses import TcpAddress, UnixAddress
+from countersign.edge.transport import Transport
 from countersign.in_force import Policies
 from countersign.policy.parse import parse
 from countersign.settings import Settings
 from countersign.snapshot import Mesh
-from countersign.workers.messages import Keys, Logs, Start, loaded, packed
+from countersign.workers.messages import Failed, Keys, Logs, Start, loaded, packed
 from countersign.workers.worker import _Worker
 
-from tests.edge.serving import READERS
+from tests.edge.serving import READERS, TIMEOUT
 from tests.tokens.material import jwk, key_set
 
 OLD, NEW = RemoteKeys("https://old.test/jwks"), RemoteKeys("https://new.test/jwks")
@@ -63,6 +69,38 @@ def test_keys_that_stay_are_the_same_objects_so_that_proofs_by_them_stay() -> No
         writer.close()
 
     asyncio.run(play())
+
+
+def test_the_last_word_of_a_worker_that_cannot_begin_is_heard_whatever_it_has_not_read() -> None:
+    """Who closes with something unread resets the connection, and asyncio gives nothing of what came before."""
+    start = _start()
+    cannot = replace(
+        start.settings, listen=(TcpAddress("0.0.0.0", 9),), transport=Transport.NATIVE, insecure_listen=True
+    )
+    unread = packed(b"x" * 4 * 1024 * 1024)  # more than the worker reads ahead, and than the connection takes
+    ours, theirs = socket.socketpair()
+    ours.settimeout(TIMEOUT)
+    with (
+        ours,
+        theirs,
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "countersign.workers", str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(),),
+        ) as child,
+    ):
+        theirs.close()
+        telling = threading.Thread(target=ours.sendall, args=(packed(replace(start, settings=cannot)) + unread,))
+        telling.start()
+        said = b"".join(iter(partial(ours.recv, 65536), b""))
+        telling.join()
+        ours.shutdown(socket.SHUT_WR)
+        assert child.wait(TIMEOUT) == 1
+
+    why = (
+        "--transport native cannot serve 0.0.0.0:9: pygrpc-native is for a unix socket or loopback; say auto or grpcio"
+    )
+    assert said == packed(Failed(why=why, usage=True))
 
 
 def _start() -> Start:

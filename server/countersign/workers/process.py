@@ -39,6 +39,8 @@ class Process:
         try:
             while (message := await received(reader)) is not None:
                 on_message(message)
+            sending.cancel()
+            writer.close()  # it waits until it has been heard
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._process.wait(), _LAST_STEPS)
         finally:

@@ -44,6 +44,8 @@ from countersign.workers.misses import Misses
 _log: Final = logging.getLogger(__name__)
 
 _COUNTING: Final = 1.0  # seconds between two reports of what was counted
+_HEARD: Final = 2.0  # seconds for the supervisor to hear our last word
+_PIECE: Final = 65536  # bytes
 GRACE: Final = 10.0  # seconds for running checks to end
 
 
@@ -66,10 +68,23 @@ async def work(pipe: socket.socket) -> int:
         writer.write(packed(Failed(why=str(error), usage=isinstance(error, TransportError))))
         return 1
     finally:
+        await _be_heard(reader, writer)
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
     return 0
+
+
+async def _be_heard(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Wait until the supervisor has read our last word and hangs up.
+
+    To close with something of its own unread would reset the connection, and what it has not read yet would be lost.
+    """
+    with contextlib.suppress(OSError, TimeoutError):
+        writer.write_eof()
+        async with asyncio.timeout(_HEARD):
+            while await reader.read(_PIECE):
+                pass
 
 
 class _Worker:
