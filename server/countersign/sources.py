@@ -112,7 +112,7 @@ class Sources:
         return tasks
 
     def reload(self) -> None:
-        """Read the policies and the files with keys again, now."""
+        """Read the policies and the files with certificates and keys again, now."""
         self._asked.set()
 
     def refresh(self, source: FetchedKeys) -> asyncio.Future[None] | None:
@@ -165,7 +165,9 @@ class Sources:
         while True:
             await self._asked.wait()
             self._asked.clear()
-            _log.info("asked to reload: reading the policies and the files with keys again")
+            _log.info("asked to reload: reading the policies and the files with certificates and keys again")
+            if self._tls is not None:
+                await self._tls.reread()
             self._fetcher.reread()
             before = self._generation
             if self._refused:

@@ -156,7 +156,7 @@ def test_sighup_reads_policies_and_files_with_keys_again(
     with Serve(tmp_path, policies, "--namespace", "apps", *flags) as serve:
         wait_until("being ready", lambda: serve.ready() == "ok" or None, within=20, child=serve.child)
         os.kill(serve.child.pid, signal.SIGHUP)
-        serve.wait_for_log("asked to reload: reading the policies and the files with keys again")
+        serve.wait_for_log("asked to reload: reading the policies and the files with certificates and keys again")
         serve.wait_for_log("policies are unchanged: generation 1")
         (policies / "p.yaml").write_text(BROKEN)
         serve.wait_for_log("the last good set stays in force")

@@ -67,6 +67,31 @@ def test_a_new_certificate_is_taken_and_an_unchanged_one_is_not_taken_again(tmp_
     assert [served.chain for served in given] == [FIRST.pem.encode(), SECOND.pem.encode()]
 
 
+def test_what_is_asked_for_is_read_now_and_said_also_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing watches: that is another's work, and takes its time."""
+    caplog.set_level(logging.INFO)
+    write(tmp_path, FIRST, CA)
+
+    async def run() -> Sourced:
+        sourced = Sourced(tmp_path)
+        await sourced.source.reread()  # before anything was loaded
+        await sourced.source.load(asyncio.Event())
+        await sourced.source.reread()
+        (tmp_path / "tls.key").write_bytes(b"none")
+        for _ in range(2):
+            await sourced.source.reread()
+        assert "is refused" in sourced.source.standing.check(0.0).wrong
+        write(tmp_path, SECOND, CA)
+        await sourced.source.reread()
+        return sourced
+
+    sourced = asyncio.run(run())
+    assert [served.chain for served in sourced.given] == [FIRST.pem.encode(), SECOND.pem.encode()]
+    assert (sourced.source.standing.rotations, sourced.source.standing.problem) == (1, "")
+    assert caplog.text.count("the TLS certificate is unchanged") == 1
+    assert caplog.text.count("TLS certificate not loaded") == 2
+
+
 def test_a_new_client_ca_is_taken(tmp_path: Path) -> None:
     write(tmp_path, FIRST, CA)
     other = new_authority("Other CA")

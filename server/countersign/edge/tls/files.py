@@ -1,38 +1,30 @@
-"""Certificates in files: read together, and again whenever one may have changed."""
+"""Certificates in files: read together, because they must fit."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from countersign.certificates.read import CertificateError
 from countersign.certificates.served import Served, read_served
-from countersign.edge.policy_files import changes
 from countersign.edge.tls.settings import TlsFiles
 
 _MAX_BYTES: Final = 1024 * 1024  # one file
 
 
-async def from_files(files: TlsFiles, stop: asyncio.Event) -> AsyncIterator[Served | str]:
-    """What the files hold: now, and whenever that is something else; a text says why it cannot be used.
+class Reader:
+    """Reads the three files as often as it is asked.
 
-    A rotation may write one file after the other: between two of them they do not fit, and are not used.
+    A rotation may write one file after the other: between two of them they do not fit, and cannot be used.
     """
-    reader = _Reader(files)
-    yield await reader.offer()
-    async for _ in changes(reader.paths, stop):
-        if await reader.has_changed():
-            yield await reader.offer()
 
-
-class _Reader:
     def __init__(self, files: TlsFiles) -> None:
         self.paths = (files.certificate, files.key, files.client_ca)
         self._sound: list[bytes] = []  # what the files held when that could be used
 
     async def offer(self) -> Served | str:
-        """What the files hold."""
+        """What the files hold; a text says why it cannot be used."""
         try:
             octets = await asyncio.to_thread(self._octets)
             served = await asyncio.to_thread(_served, octets)

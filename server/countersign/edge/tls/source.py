@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 from countersign.certificates.served import Served
+from countersign.edge.policy_files import changes
 from countersign.edge.readiness import Check
-from countersign.edge.tls.files import from_files
+from countersign.edge.tls.files import Reader
 from countersign.edge.tls.settings import TlsFiles, TlsSettings
 
 _log: Final = logging.getLogger(__name__)
@@ -54,6 +55,8 @@ class TlsSource:
         self._give = give
         self._on_news = on_news
         self._offers: AsyncIterator[Served | str] | None = None
+        self._reader: Reader | None = None  # of files, once they were read
+        self._reading = asyncio.Lock()  # what is read first is taken first
         self._latest: Served | None = None
         self._standing = TlsStanding(not_before=0.0, not_after=0.0, loaded=0.0, problem="", rotations=-1)
 
@@ -69,28 +72,53 @@ class TlsSource:
         """
         source = self._settings.source
         if isinstance(source, TlsFiles):
-            self._offers = from_files(source, stop)
-        else:
-            from countersign.edge.tls.workload_api import from_workload_api  # noqa: PLC0415 (grpcio, 10 MB)
+            await self._load_files(Reader(source), stop)
+            return
+        from countersign.edge.tls.workload_api import from_workload_api  # noqa: PLC0415 (grpcio, 10 MB)
 
-            self._offers = from_workload_api(source.socket, self._settings.callers, stop)
+        self._offers = from_workload_api(source.socket, self._settings.callers, stop)
         async for offer in self._offers:
+            self._hear(offer)
             if isinstance(offer, Served):
-                self._take(offer)
                 return
-            if isinstance(source, TlsFiles):
-                raise TlsError(offer)
-            self._refuse(offer)
+
+    async def _load_files(self, reader: Reader, stop: asyncio.Event) -> None:
+        offer = await reader.offer()
+        if not isinstance(offer, Served):
+            raise TlsError(offer)
+        self._take(offer)
+        self._offers, self._reader = self._from_files(reader, stop), reader
+
+    async def _from_files(self, reader: Reader, stop: asyncio.Event) -> AsyncIterator[Served | str]:
+        """Whatever else the files hold by and by."""
+        async for _ in changes(reader.paths, stop):
+            async with self._reading:
+                if await reader.has_changed():
+                    yield await reader.offer()
 
     async def watch(self) -> None:
         """Take whatever comes, until ``stop`` of `load`. What is broken is said once, and changes nothing."""
         if self._offers is None:
             raise TlsError("nothing has been loaded")
         async for offer in self._offers:
-            if isinstance(offer, Served):
-                self._take(offer)
-            else:
-                self._refuse(offer)
+            self._hear(offer)
+
+    async def reread(self) -> None:
+        """Look at the files now, and say what came of it, also what was said before. An agent speaks by itself."""
+        reader = self._reader
+        if reader is None:
+            return
+        async with self._reading:
+            offer = await reader.offer()
+            if offer == self._latest:
+                _log.info("the TLS certificate is unchanged, until %s", _time(self._standing.not_after))
+            self._hear(offer, again=True)
+
+    def _hear(self, offer: Served | str, *, again: bool = False) -> None:
+        if isinstance(offer, Served):
+            self._take(offer)
+        elif again or offer != self._standing.problem:  # files are looked at again and again
+            self._refuse(offer)
 
     def _take(self, served: Served) -> None:
         if served == self._latest:  # what was broken between is mended, or an agent has come back
@@ -112,8 +140,6 @@ class TlsSource:
 
     def _refuse(self, why: str) -> None:
         before = self._standing
-        if why == before.problem:  # it is looked at again and again
-            return
         kept = f"the one until {_time(before.not_after)} stays in use" if before.loaded else "none is in use yet"
         _log.error("TLS certificate not loaded, %s: %s", kept, why)
         self._standing = replace(before, problem=why)
