@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup demo test differential fuzz storm lifecycle kubernetes abuse bench bench-inprocess lock manifests image image-test lint format protos clean
+.PHONY: help setup demo test differential fuzz storm lifecycle kubernetes abuse bench bench-inprocess lock manifests image image-test compose-test lint format protos clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -70,6 +70,15 @@ image-test: setup image  ## builds it again, compares, and runs compose's servic
 	deploy/image/build.sh build/image countersign:again >/dev/null
 	COUNTERSIGN_IMAGE_STORE=$(CURDIR)/build/image unshare --net sh -c \
 	  'ip link set lo up && exec $(BIN)/python -m pytest -q -rP tests/image $(ARGS)'
+
+compose-test: setup image  ## `docker compose up` on Podman, in namespaces of its own; needs root, Go (3 minutes, once), Podman
+	@for tool in go podman crun prometheus; do command -v $$tool >/dev/null || { echo "make compose-test: no $$tool. Docker" \
+	  "Compose is built with Go; the rest: apt-get install podman crun netavark aardvark-dns prometheus" >&2; exit 2; }; done
+	@test -x .compose/docker-compose || tests/compose/plugin.sh .compose/docker-compose
+	tests/compose/images.sh build/compose build/image \
+	  "$$($(BIN)/python -c 'from countersign.mesh.envoy import find_envoy; print(find_envoy())')" "$$(command -v prometheus)"
+	COUNTERSIGN_COMPOSE=$(CURDIR)/.compose/docker-compose COUNTERSIGN_COMPOSE_IMAGES=$(CURDIR)/build/compose \
+	  unshare --net --mount --propagation private tests/compose/apart.sh $(BIN)/python -m pytest -q -rP tests/compose $(ARGS)
 
 lint: setup  ## ruff, mypy strict, import contracts, compose schema, hadolint
 	$(BIN)/ruff check .

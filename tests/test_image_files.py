@@ -91,7 +91,7 @@ def test_the_page_on_containers_speaks_of_what_there_is() -> None:
     profiles = {name for service in COMPOSE["services"].values() for name in service.get("profiles", [])}
     files = set(re.findall(r"`(deploy/[\w./-]+)`", page))
 
-    assert re.findall(r"^    make (\S+)$", page, re.MULTILINE) == ["image", "image-test"]
+    assert re.findall(r"^    make (\S+)$", page, re.MULTILINE) == ["image", "image-test", "compose-test"]
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in ("image", "image-test", "lock"))
     assert files
     assert [name for name in files if not (ROOT / name).exists()] == []

@@ -117,10 +117,12 @@ class Container:
         )
 
     def wait_healthy(self, check: list[str]) -> None:
-        """Return once a health check of compose (`CMD` and its words) succeeds."""
+        """Return once a health check of compose (`CMD` and its words, or `CMD-SHELL` and a line) succeeds."""
+        how, *words = check
+        words = ["/bin/sh", "-c", *words] if how == "CMD-SHELL" else words
         wait_until(
             f"health of {self.child.name}",
-            lambda: self.execute(*check[1:]).returncode == 0 or None,
+            lambda: self.execute(*words).returncode == 0 or None,
             within=_WITHIN,
             child=self.child,
         )
