@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -10,6 +9,7 @@ from countersign.core.decision import Decision, Deny, PolicyRef, Reason
 from countersign.core.facts import HttpRequest
 from countersign.core.identity import VerifiedToken
 from countersign.core.jwt_rule import FetchedKeys
+from countersign.core.per_check import per_check
 from countersign.core.spiffe import SpiffeId
 from countersign.policy.spec import Evaluation
 from countersign.policy.trace import RuleTrace
@@ -49,7 +49,7 @@ class Step(StrEnum):
     POLICIES = "policies (AuthorizationPolicy)"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@per_check
 class Judgement:
     """A decision, the step that made it, and what the steps until then found.
 

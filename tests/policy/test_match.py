@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable
+from typing import Final
 
 import pytest
 from countersign.policy.match import (
@@ -18,6 +19,7 @@ from countersign.policy.match import (
     present_or_wildcard,
     request_principal,
     wildcard,
+    wildcards,
 )
 
 from tests.support import vectors
@@ -57,6 +59,18 @@ def test_readings_that_disagree_cannot_be_read(readings: list[bool], outcome: Ou
 
 
 # --- wildcards --------------------------------------------------------------------------------------------------------
+
+
+PATTERNS: Final = ("", "*", "a", "ab", "a*", "*a", "*a*", "**", "a*b", "ba")
+
+
+@pytest.mark.parametrize("patterns", [c for n in range(4) for c in itertools.combinations(PATTERNS, n)], ids=repr)
+def test_several_wildcards_match_what_any_of_them_matches(patterns: tuple[str, ...]) -> None:
+    texts = ("", "*", "a", "b", "ab", "ba", "aba", "a*", "*a", "a*b", "bb", "A")
+
+    together = wildcards(patterns)
+
+    assert [together(text) for text in texts] == [any(wildcard(each)(text) for each in patterns) for text in texts]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ A `Reason` is for ever: it is a metric label, a log field and what a test expect
 from dataclasses import dataclass
 from enum import StrEnum
 
+from countersign.core.per_check import per_check
+
 
 class AllowReason(StrEnum):
     """Why a request was let through."""
@@ -72,7 +74,7 @@ class PolicyRef:
     source: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@per_check
 class Mutations:
     """What Envoy does to an allowed request before it forwards it. Names are lower case.
 
@@ -84,7 +86,7 @@ class Mutations:
     remove_query_parameters: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@per_check
 class DryRun:
     """What would have been decided if the policies that are only tried were in force too."""
 
@@ -97,7 +99,7 @@ class DryRun:
         return isinstance(self.reason, AllowReason)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@per_check
 class Allow:
     """The request goes on, with these mutations. ``audit`` is the AUDIT rule that matched."""
 
@@ -109,7 +111,7 @@ class Allow:
     dry_run: DryRun | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@per_check
 class Deny:
     """The request ends here with this HTTP answer.
 

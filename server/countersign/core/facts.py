@@ -4,8 +4,10 @@ Nothing here is trusted. An identity comes out of `core.identity` and `tokens`, 
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, Protocol
+
+from countersign.core.per_check import per_check
 
 _NOTHING: Final[tuple[str, ...]] = ()
 
@@ -117,7 +119,7 @@ def is_readable(value: str) -> bool:
     return value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@per_check
 class HttpRequest:
     """The HTTP part of a check. ``path`` is as sent, query included; absent attributes are empty strings."""
 
@@ -128,7 +130,7 @@ class HttpRequest:
     headers: Headers
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@per_check
 class Endpoint:
     """One side of the connection. ``address`` is textual and empty for a pipe; ``port`` is 0 if unknown.
 
@@ -143,7 +145,7 @@ class Endpoint:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@per_check
 class RequestFacts:
     """One CheckRequest. ``http`` is None when a network filter asks (Istio's TCP case).
 

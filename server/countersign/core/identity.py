@@ -16,6 +16,7 @@ from typing import Any, Final, assert_never
 from countersign.core.certificate import Certificate, why_no_workload
 from countersign.core.decision import Reason
 from countersign.core.facts import RequestFacts
+from countersign.core.per_check import per_check
 from countersign.core.spiffe import SpiffeId, SpiffeIdError
 from countersign.core.xfcc import ClientCert, XfccError, parse
 
@@ -69,7 +70,7 @@ class VerifiedToken:
     key: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@per_check
 class Peer:
     """Who is at the other end. ``certificate`` is the SHA-256 of the DER of the certificate that ``id`` was read from.
 
@@ -83,7 +84,7 @@ class Peer:
 NOBODY: Final = Peer()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@per_check
 class Identity:
     """Both proofs. None means that the proof was not presented, never that it failed."""
 

@@ -5,10 +5,10 @@ the order of their ids; the others cost nothing. Every term of a rule that is as
 engines equal on random policies and requests: decision, policy, audit, dry run.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from countersign.core.decision import AllowReason, DryRun, PolicyRef, Reason
+from countersign.core.per_check import per_check
 from countersign.core.posture import Posture
 from countersign.policy.actions import PoliciesByAction
 from countersign.policy.index import FEW, RuleIndex
@@ -19,7 +19,7 @@ from countersign.policy.terms.attributes import ATTRIBUTES
 from countersign.policy.terms.evidence import Context, Evidence, Judge
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@per_check
 class Verdict:
     """What the policies say, without the trace (`spec.Evaluation` has it)."""
 
@@ -134,15 +134,16 @@ def _term(term: Term, context: Context) -> Judge:
 
 def _all_of(judges: list[Judge]) -> Judge:
     """AND: the minimum, and no judge is asked once it is known to be the least."""
-    return _fold(judges, Outcome.MATCH, Outcome.NO_MATCH, min)
+    return _fold(judges, Outcome.MATCH, Outcome.NO_MATCH)
 
 
 def _any_of(judges: list[Judge]) -> Judge:
     """OR: the maximum, likewise."""
-    return _fold(judges, Outcome.NO_MATCH, Outcome.MATCH, max)
+    return _fold(judges, Outcome.NO_MATCH, Outcome.MATCH)
 
 
-def _fold(judges: list[Judge], start: Outcome, end: Outcome, better: Callable[[Outcome, Outcome], Outcome]) -> Judge:
+def _fold(judges: list[Judge], start: Outcome, end: Outcome) -> Judge:
+    """From ``start``, ends at ``end``; between them is what cannot be read."""
     if len(judges) == 1:
         return judges[0]
     every = tuple(judges)
@@ -150,9 +151,11 @@ def _fold(judges: list[Judge], start: Outcome, end: Outcome, better: Callable[[O
     def judge(evidence: Evidence) -> Outcome:
         outcome = start
         for each in every:
-            outcome = better(outcome, each(evidence))
-            if outcome is end:
-                break
+            found = each(evidence)
+            if found is end:
+                return end
+            if found is not start:
+                outcome = found
         return outcome
 
     return judge

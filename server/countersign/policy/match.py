@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final
 
 _PREFIX_LENGTH = re.compile(r"0|[1-9][0-9]{0,2}")
 
@@ -24,6 +25,9 @@ class Outcome(IntEnum):
     MATCH = 2
 
 
+_MIRROR: Final = (Outcome.MATCH, Outcome.UNREADABLE, Outcome.NO_MATCH)
+
+
 def both(outcomes: Iterable[Outcome]) -> Outcome:
     """AND; nothing to hold holds."""
     return min(outcomes, default=Outcome.MATCH)
@@ -36,15 +40,20 @@ def either(outcomes: Iterable[Outcome]) -> Outcome:
 
 def negate(outcome: Outcome) -> Outcome:
     """NOT; what cannot be read cannot be denied either."""
-    return Outcome(Outcome.MATCH - outcome)
+    return _MIRROR[outcome]
 
 
 def agree(readings: Iterable[bool]) -> Outcome:
     """One outcome from what each reading says: they agree, or the attribute is ambiguous."""
-    said = set(readings)
-    if len(said) == 1:
-        return Outcome.MATCH if said.pop() else Outcome.NO_MATCH
-    return Outcome.UNREADABLE
+    yes = no = False
+    for reading in readings:
+        if reading:
+            yes = True
+        else:
+            no = True
+    if yes is no:
+        return Outcome.UNREADABLE
+    return Outcome.MATCH if yes else Outcome.NO_MATCH
 
 
 Test = Callable[[str], bool]
@@ -61,6 +70,23 @@ def wildcard(pattern: str) -> Test:
         prefix = pattern[:-1]
         return lambda text: text.startswith(prefix)
     return lambda text: text == pattern
+
+
+def wildcards(patterns: Iterable[str]) -> Test:
+    """Whether any `wildcard` matches: the exact ones, prefixes and suffixes are each asked all at once."""
+    every = tuple(patterns)
+    if len(every) == 1:
+        return wildcard(every[0])
+    present = "*" in every
+    starred = [pattern for pattern in every if pattern != "*"]
+    suffixes = tuple(pattern[1:] for pattern in starred if pattern.startswith("*"))
+    prefixes = tuple(pattern[:-1] for pattern in starred if pattern.endswith("*") and not pattern.startswith("*"))
+    exact = frozenset(pattern for pattern in every if "*" not in (pattern[:1], pattern[-1:]))
+    if not (present or suffixes or prefixes):
+        return exact.__contains__
+    return lambda text: (
+        text in exact or text.startswith(prefixes) or text.endswith(suffixes) or (present and bool(text))
+    )
 
 
 def present_or_wildcard(pattern: str) -> Test:

@@ -10,9 +10,10 @@ Source: istio.io "Authorization Policy", Envoy's RBAC filter; the names of rules
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from countersign.core.decision import AllowReason, DryRun, PolicyRef, Reason
+from countersign.core.per_check import per_check
 from countersign.policy.actions import PoliciesByAction
 from countersign.policy.match import Outcome, both, either, negate
 from countersign.policy.resources import AuthorizationPolicy, Clause, Rule, Term
@@ -21,7 +22,7 @@ from countersign.policy.terms.evidence import Context, Evidence
 from countersign.policy.trace import RuleTrace, TermTrace, nearest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@per_check
 class Evaluation:
     """What the policies say. ``rules`` is the trace: every rule that was asked, up to the one that decided.
 

@@ -13,6 +13,7 @@ from countersign.core.decision import Mutations, PolicyRef, Reason
 from countersign.core.facts import HttpRequest
 from countersign.core.identity import VerifiedToken
 from countersign.core.jwt_rule import FetchedKeys, InlineKeys, JwtRule, KeySource
+from countersign.core.per_check import per_check
 from countersign.core.posture import Posture
 from countersign.tokens.cache import TokenCache
 from countersign.tokens.forwarded import PATH
@@ -33,7 +34,7 @@ _FORBIDDEN: Final = 403
 _SAYS_LITTLE: Final = frozenset({Reason.TOKEN_ISSUER, Reason.TOKEN_MISSING})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@per_check
 class Authenticated:
     """The request may go on to the policies, if its tokens are its peer's (`bound`).
 

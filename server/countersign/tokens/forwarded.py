@@ -19,9 +19,9 @@ def forwarded(http: HttpRequest, mutations: Mutations) -> HttpRequest:
     if not (mutations.set_headers or mutations.remove_headers or mutations.remove_query_parameters):
         return http
     path = _without(http.path, mutations.remove_query_parameters)
-    changes: dict[str, tuple[str, ...]] = {PATH: tuple(path for _ in http.headers.values(PATH))}
-    changes.update((name, ()) for name in mutations.remove_headers)
-    changes.update((name, ()) for name, _ in mutations.set_headers)
+    changes: dict[str, tuple[str, ...]] = {PATH: (path,) * len(http.headers.values(PATH))}
+    changes.update(dict.fromkeys(mutations.remove_headers, ()))
+    changes.update({name: () for name, _ in mutations.set_headers})
     for name, value in mutations.set_headers:
         changes[name] = (*changes[name], value)
     return HttpRequest(

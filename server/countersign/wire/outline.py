@@ -80,12 +80,12 @@ class Asking:
             return None
         http = attributes.request.http
         try:
-            (source,), (destination,) = attributes.source, attributes.destination
+            (source,), (destination,) = attributes.source[:], attributes.destination[:]
         except ValueError:
             return None
-        tls_session, metadata = tuple(attributes.tls_session), tuple(attributes.metadata_context)
+        tls_session, metadata = tuple(attributes.tls_session[:]), tuple(attributes.metadata_context[:])
         raw = http.HasField("header_map")
-        lines = http.header_map.headers if raw else http.headers
+        lines = (http.header_map.headers if raw else http.headers)[:]
         if not lines or len(tls_session) > 1 or len(metadata) > 1:
             return None
         heads = self._heads
@@ -103,7 +103,7 @@ class Asking:
             self._sources[source],
             self._destinations[destination],
             tls_session,
-            tuple(sorted(attributes.context_extensions)),
+            tuple(sorted(attributes.context_extensions[:])),
             metadata,
             raw,
             tuple(looked_at if raw else sorted(looked_at)),
@@ -124,7 +124,7 @@ def facts_of(ask: Ask, names: Collection[str]) -> RequestFacts | None:
         http=HttpRequest(method=method, path=path, host=host, scheme=scheme, headers=headers.only(names)),
         source=_endpoint_of(source),
         destination=_endpoint_of(destination),
-        sni=server_name(pb.AttributeContext.TLSSession.FromString(tls_session[0])) if tls_session else None,
+        sni=_server_name_of(tls_session[0]) if tls_session else None,
         context_extensions=_entries(extensions) if extensions else {},
         metadata=_metadata_of(metadata[0]) if metadata else {},
     )
@@ -146,6 +146,12 @@ def _entries(entries: tuple[bytes, ...]) -> Mapping[str, str]:
     """A map of texts. Routes and listeners have the same ones in every check."""
     read = map(pb.HeaderValue.FromString, entries)
     return MappingProxyType({entry.key: entry.value for entry in read})
+
+
+@lru_cache(_KEPT)
+def _server_name_of(octets: bytes) -> str:
+    """The SNI of a session. A connection has the same one all its life."""
+    return server_name(pb.AttributeContext.TLSSession.FromString(octets))
 
 
 def _metadata_of(octets: bytes) -> Mapping[str, Mapping[str, Any]]:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from countersign.core.claims import claim_at
-from countersign.policy.match import Outcome, request_principal, wildcard
+from countersign.policy.match import Outcome, request_principal, wildcards
 from countersign.policy.resources import Term
-from countersign.policy.terms.evidence import ABSENT, Attribute, Context, Evidence, Judge, any_test, matched
+from countersign.policy.terms.evidence import ABSENT, Attribute, Context, Evidence, Judge, matched
 
 
 def _request_principal(term: Term, _: Context) -> Judge:
@@ -38,7 +38,7 @@ def _claim(path: Sequence[str] | None) -> Attribute:
     """A claim at a fixed path, or at the path in the term's brackets."""
 
     def prepare(term: Term, _: Context) -> Judge:
-        test = any_test([wildcard(value) for value in term.values])
+        test = wildcards(term.values)
         where = term.argument if path is None else path
 
         def judge(evidence: Evidence) -> Outcome:

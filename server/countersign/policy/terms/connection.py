@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from countersign.core.posture import Posture
-from countersign.policy.match import Outcome, address_readings, agree, network, wildcard
+from countersign.policy.match import Outcome, address_readings, agree, network, wildcard, wildcards
 from countersign.policy.resources import Term
-from countersign.policy.terms.evidence import ABSENT, Attribute, Context, Evidence, Judge, any_test, matched
+from countersign.policy.terms.evidence import ABSENT, Attribute, Context, Evidence, Judge, matched
 
 _MAX_PORT: Final = 65535
 _PORT: Final = re.compile(r"[0-9]{1,5}")
@@ -49,7 +49,7 @@ def _port(term: Term, context: Context) -> Judge:
 
 def _sni(term: Term, _: Context) -> Judge:
     """In every posture unreadable where Envoy does not say it: its own filters would know."""
-    test = any_test([wildcard(value) for value in term.values])
+    test = wildcards(term.values)
 
     def judge(evidence: Evidence) -> Outcome:
         sni = evidence.facts.sni

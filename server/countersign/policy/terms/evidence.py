@@ -6,6 +6,7 @@ from typing import Final
 
 from countersign.core.facts import RequestFacts
 from countersign.core.identity import Identity
+from countersign.core.per_check import per_check
 from countersign.core.posture import Posture
 from countersign.policy.match import Outcome
 from countersign.policy.resources import Action, Term
@@ -13,7 +14,7 @@ from countersign.policy.resources import Action, Term
 ABSENT: Final = "absent"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@per_check
 class Evidence:
     """What Envoy said, what was proven, and how to read it. ``remote_ip`` is the client's, before trusted proxies."""
 
@@ -60,4 +61,11 @@ def any_test(tests: Sequence[Callable[[str], bool]]) -> Callable[[str], bool]:
     """Whether a text passes any of the tests."""
     if len(tests) == 1:
         return tests[0]
-    return lambda text: any(test(text) for test in tests)
+
+    def passes(text: str) -> bool:
+        for test in tests:  # noqa: SIM110 (`any` costs a generator for each request)
+            if test(text):
+                return True
+        return False
+
+    return passes

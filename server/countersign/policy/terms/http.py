@@ -10,7 +10,7 @@ from typing import Final
 from countersign.core import hosts, paths
 from countersign.core.facts import Headers, HttpRequest, is_readable
 from countersign.core.posture import Posture
-from countersign.policy.match import Outcome, agree, present_or_wildcard, wildcard
+from countersign.policy.match import Outcome, agree, present_or_wildcard, wildcards
 from countersign.policy.resources import Action, Term
 from countersign.policy.terms.evidence import ABSENT, Attribute, Context, Evidence, Got, Judge, any_test, matched
 from countersign.policy.terms.templates import check_template, is_template, template
@@ -30,7 +30,7 @@ def headers_read(term: Term) -> tuple[str, ...]:
 
 
 def _method(term: Term, _: Context) -> Judge:
-    test = any_test([wildcard(value) for value in term.values])
+    test = wildcards(term.values)
 
     def judge(evidence: Evidence) -> Outcome:
         http = evidence.facts.http
@@ -40,7 +40,7 @@ def _method(term: Term, _: Context) -> Judge:
 
 
 def _host(term: Term, context: Context) -> Judge:
-    test = any_test([wildcard(hosts.fold(value)) for value in term.values])
+    test = wildcards(map(hosts.fold, term.values))
     strict = context.posture is Posture.STRICT
     as_sent = not strict or _means_as_written(term, context)
 
@@ -61,7 +61,9 @@ def _means_as_written(term: Term, context: Context) -> bool:
 
 
 def _path(term: Term, context: Context) -> Judge:
-    test = any_test([template(value) if is_template(value) else wildcard(value) for value in term.values])
+    templates = [template(value) for value in term.values if is_template(value)]
+    plain = [value for value in term.values if not is_template(value)]
+    test = any_test([*([wildcards(plain)] if plain else ()), *templates])
     strict = context.posture is Posture.STRICT
 
     def judge(evidence: Evidence) -> Outcome:

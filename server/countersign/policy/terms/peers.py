@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from countersign.policy.match import Outcome, expand_trust_domain, namespace, wildcard
+from countersign.policy.match import Outcome, expand_trust_domain, namespace, wildcards
 from countersign.policy.resources import Term
 from countersign.policy.terms.evidence import ABSENT, Attribute, Check, Context, Evidence, Judge, any_test, matched
 
@@ -25,7 +25,7 @@ def _on_peer(test: Callable[[str], bool]) -> Judge:
 
 def _principal(term: Term, context: Context) -> Judge:
     values = dict.fromkeys(v for value in term.values for v in expand_trust_domain(value, context.trust_domains))
-    test = any_test([wildcard(value) for value in values])
+    test = wildcards(values)
 
     def judge(evidence: Evidence) -> Outcome:
         peer = evidence.identity.peer
