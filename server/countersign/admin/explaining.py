@@ -1,25 +1,51 @@
 """Explanations by what is in force: of a request that somebody describes, and of a denial, asked again."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from countersign.admin.denials import Denial
+from countersign.admin.described import TO, description
 from countersign.authorize import judge
 from countersign.core.decision import Deny
 from countersign.core.facts import RequestFacts
 from countersign.edge.recorded import facts_of, parse_recorded
+from countersign.explanation.described import described_request, towards
 from countersign.explanation.explained import Judged, explained
 from countersign.explanation.form import Explanation
 from countersign.judgement import Judgement, Step
 from countersign.policy.scope import PolicySet
 from countersign.snapshot import Snapshot
 from countersign.tokens.authenticate import authenticate
+from countersign.tokens.strict_json import JsonError, loads
 
 
-def explain_recorded(text: str, snapshot: Snapshot, now: float) -> Explanation:
-    """Explain a CheckRequest in JSON, at its own time if it has one. Raise `RecordedError`.
+def explain_asked(text: str, snapshot: Snapshot, now: float) -> Explanation:
+    """Explain a CheckRequest in JSON, or a request that fields describe. Raise `RecordedError` or `DescriptionError`.
 
     Tokens are verified with the keys at hand: nothing is taken for true here that serving would not take.
     """
+    fields = _fields(text)
+    return _explain_recorded(text, snapshot, now) if fields is None else _explain_described(fields, snapshot, now)
+
+
+def _fields(text: str) -> Mapping[str, Any] | None:
+    """The fields of a description; None if the text is to be read as a CheckRequest."""
+    try:
+        document = loads(text)
+    except JsonError:
+        return None  # the same is said of either
+    return document if isinstance(document, dict) and "attributes" not in document else None
+
+
+def _explain_described(fields: Mapping[str, Any], snapshot: Snapshot, now: float) -> Explanation:
+    said = description(fields)
+    snapshot = replace(snapshot, mesh=towards(snapshot.mesh, fields.get(TO)))
+    return _explained(described_request(said, snapshot.mesh), snapshot, now, ())
+
+
+def _explain_recorded(text: str, snapshot: Snapshot, now: float) -> Explanation:
+    """At its own time, if it has one."""
     recorded = parse_recorded(text)
     notes = (f"`{recorded.unread}` is no field of a CheckRequest and was not read",) if recorded.unread else ()
     return _explained(recorded.facts, snapshot, now if recorded.time is None else recorded.time, notes)

@@ -18,6 +18,7 @@ from countersign.edge.addresses import AddressError, TcpAddress, parse_address
 from countersign.edge.http_listener import MAX_SECONDS, HttpListener
 from countersign.edge.recorded import RecordedError
 from countersign.explanation.conceal import without_tokens
+from countersign.explanation.described_peer import DescriptionError
 from countersign.policy.workload import WorkloadError
 from countersign.settings import Settings
 
@@ -106,6 +107,8 @@ class _Answers:
             return _JSON, _text(self._view.explain(body))
         except RecordedError as error:
             raise _RefusedError(400, str(error)) from error
+        except DescriptionError as error:
+            raise _RefusedError(400, f"`{error.part}`: {error.why}" if error.part else error.why) from error
 
     def _policies(self, query: _Query) -> Json:
         _only(query, "workload", "label")
@@ -122,7 +125,7 @@ class _Answers:
     def _explain(self, query: _Query) -> Json:
         _only(query, "decision")
         if len(query.get("decision", [])) != 1:
-            raise _RefusedError(400, "POST a CheckRequest in JSON, or GET with decision=ID")
+            raise _RefusedError(400, "POST a CheckRequest or the fields of a request in JSON, or GET with decision=ID")
         return self._decision(query["decision"][0])
 
     def _decision(self, number: str) -> Json:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from countersign.admin.denials import Denial
-from countersign.admin.explaining import explain_denial, explain_recorded
+from countersign.admin.explaining import explain_asked, explain_denial
 from countersign.core.decision import Deny
 from countersign.core.jwt_rule import InlineKeys
 from countersign.edge.keys.url import shown
@@ -87,8 +87,8 @@ class View:
         return None
 
     def explain(self, text: str) -> Json:
-        """The explanation of a CheckRequest in JSON. Raise `RecordedError`."""
-        return asdict(explain_recorded(text, self.snapshot(), time.time()))
+        """The explanation of a request in JSON. Raise `RecordedError` or `DescriptionError`."""
+        return asdict(explain_asked(text, self.snapshot(), time.time()))
 
 
 def workloads_of(snapshot: Snapshot) -> tuple[Workload, ...]:

@@ -11,14 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from countersign.authorize import judge
-from countersign.cli.described import (
-    add_request_flags,
-    described_request,
-    refuse_description,
-    text_or_file,
-    towards,
-)
-from countersign.cli.described_peer import DescriptionError
+from countersign.cli.described import add_request_flags, description, refuse_description, text_or_file
 from countersign.cli.explanation_text import Style, as_text
 from countersign.cli.mesh_flags import DEFAULT_POLICIES, add_mesh_flags, mesh_of
 from countersign.cli.times import moment
@@ -28,6 +21,8 @@ from countersign.core.jwt_rule import KeySource, RemoteKeys
 from countersign.edge.policy_files import parse_files, read_files
 from countersign.edge.recorded import RecordedError, read_recorded
 from countersign.explanation.conceal import printable, without_tokens
+from countersign.explanation.described import described_request, towards
+from countersign.explanation.described_peer import DescriptionError
 from countersign.explanation.explained import Judged, explained, jwt_rules
 from countersign.explanation.form import Explanation, as_json
 from countersign.judgement import Judgement, Step
@@ -102,8 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _question(arguments: argparse.Namespace, mesh: Mesh) -> _Question:
     claims = _claims(arguments.claims)
     if arguments.request is None:
-        token = text_or_file("--token", arguments.token) if arguments.token is not None else ""
-        facts = described_request(arguments, mesh, token)
+        facts = described_request(description(arguments), mesh)
         now = time.time() if arguments.time is None else arguments.time
         return _Question(facts=facts, claims=claims, now=now, notes=())
     refuse_description(arguments, "--request")
