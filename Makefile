@@ -2,8 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# What `make control-planes` builds. Istio's releases are no versions of its module: this is 1.31's branch.
+ENVOY_GATEWAY := v1.9.1
+ISTIO := v0.0.0-20260827124520-eed52ebb66ad
 
-.PHONY: help setup demo test differential fuzz storm lifecycle kubernetes abuse bench bench-inprocess lock manifests image image-test compose-test lint format protos clean
+.PHONY: help setup demo test differential fuzz storm lifecycle kubernetes control-planes abuse bench bench-inprocess lock manifests image image-test compose-test lint format protos clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -44,6 +47,13 @@ kubernetes: setup  ## policies from Kubernetes' own API server, built with Go (1
 	@command -v etcd >/dev/null || { echo "make kubernetes: etcd is not installed; Debian has it as etcd-server" >&2; exit 2; }
 	@test -x .kubernetes/apiextensions-apiserver || GOBIN=$(CURDIR)/.kubernetes go install k8s.io/apiextensions-apiserver@v0.36.6
 	COUNTERSIGN_APISERVER=$(CURDIR)/.kubernetes/apiextensions-apiserver $(BIN)/python -m pytest tests/kubernetes $(ARGS)
+
+control-planes: setup  ## deploy/kubernetes, read by Envoy Gateway and Istio themselves, built with Go (30 minutes, once)
+	@command -v go >/dev/null || { echo "make control-planes: Go is not installed; it builds egctl, istioctl and istiod" >&2; exit 2; }
+	@test -x .control-planes/egctl || GOBIN=$(CURDIR)/.control-planes go install github.com/envoyproxy/gateway/cmd/egctl@$(ENVOY_GATEWAY)
+	@test -x .control-planes/istioctl || GOBIN=$(CURDIR)/.control-planes go install istio.io/istio/istioctl/cmd/istioctl@$(ISTIO)
+	@test -x .control-planes/pilot-discovery || GOBIN=$(CURDIR)/.control-planes go install istio.io/istio/pilot/cmd/pilot-discovery@$(ISTIO)
+	COUNTERSIGN_CONTROL_PLANES=$(CURDIR)/.control-planes $(BIN)/python -m pytest -q tests/deploy $(ARGS)
 
 abuse: setup  ## TIMES=10: floods, resets, idle connections, against both transports
 	COUNTERSIGN_ABUSE=$(or $(TIMES),10) $(BIN)/python -m pytest -q -rP tests/edge/test_abuse.py

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -37,7 +38,7 @@ ERRORS: Final = [
     (C.FAILS_OPEN, "failure_mode_allow: false", "failure_mode_allow: true", "failure_mode_allow"),
     (C.FAILS_OPEN, "failure_mode_allow: false", "failureModeAllow: yes", "failureModeAllow"),
     (C.SWITCHED_OFF, "check_settings:\n", "disabled: true\n{}check_settings:\n".format(" " * 26), "disabled"),
-    (C.SWITCHED_OFF, FILTER, FILTER + " " * 20 + "disabled: true\n", "- name"),
+    (C.SWITCHED_OFF, FILTER, FILTER.replace("ext_authz", "x") + " " * 20 + "disabled: true\n", "- match"),
     (C.SHADOW_ONLY, "clear_route_cache: false", "shadow_mode: true", "shadow_mode"),
     (
         C.ASKED_SOMETIMES,
@@ -239,6 +240,88 @@ def test_a_dump_of_the_running_configuration_is_read_once() -> None:
     draining = {"name": "a", "draining_state": {"listener": document["static_resources"]["listeners"][0]}}
     dump["configs"][1]["dynamic_listeners"] = [draining]
     assert len(_codes(json.dumps(dump))) == 2
+
+
+ASKED_BY_ROUTE: Final = f"""\
+name: edge
+http_filters:
+  - name: check
+    disabled: true
+    typed_config:
+      "@type": {PACKAGE}.ext_authz.v3.ExtAuthz
+      transport_api_version: V3
+      grpc_service: {{envoy_grpc: {{cluster_name: a}}, timeout: 0.25s}}
+      status_on_error: {{code: ServiceUnavailable}}
+      encode_raw_headers: true
+      include_peer_certificate: true
+      include_tls_session: true
+      validate_mutations: true
+normalize_path: true
+merge_slashes: true
+path_with_escaped_slashes_action: REJECT_REQUEST
+common_http_protocol_options: {{headers_with_underscores_action: REJECT_REQUEST}}
+"""
+
+
+def _by_route(**layers: Mapping[str, object]) -> str:
+    """A filter that is off, and what a route, its virtual host and its configuration say of it."""
+    settings = {layer: {"typed_per_filter_config": {"check": config}} for layer, config in layers.items()}
+    route = {"match": {"prefix": "/"}, "route": {"cluster": "b"}, **settings.get("route", {})}
+    host = {"name": "b", "domains": ["*"], "routes": [route], **settings.get("host", {})}
+    configuration = {"name": "all", "virtual_hosts": [host], **settings.get("configuration", {})}
+    kind = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+    manager = {"@type": kind, **yaml.safe_load(ASKED_BY_ROUTE), "rds": {"route_config_name": "all"}}
+    chain = {"filters": [{"name": "manager", "typed_config": manager}]}
+    dumps = [{"listener": {"name": "a", "filter_chains": [chain]}}], [{"route_config": configuration}]
+    names = "type.googleapis.com/envoy.admin.v3."
+    return json.dumps(
+        {
+            "configs": [
+                {"@type": f"{names}ListenersConfigDump", "static_listeners": dumps[0]},
+                {"@type": f"{names}RoutesConfigDump", "static_route_configs": dumps[1]},
+            ]
+        }
+    )
+
+
+ON: Final[Mapping[str, object]] = {"@type": f"{PACKAGE}.ext_authz.v3.ExtAuthzPerRoute", "check_settings": {}}
+OFF: Final[Mapping[str, object]] = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
+
+
+@pytest.mark.parametrize("layer", ["route", "host", "configuration"])
+def test_a_filter_that_is_off_is_fine_where_each_route_switches_it_on(layer: str) -> None:
+    """As Envoy Gateway writes it."""
+    assert _codes(_by_route(**{layer: ON})) == []
+
+
+@pytest.mark.parametrize("layers", [{}, {"route": OFF, "host": ON}, {"host": OFF, "configuration": ON}])
+def test_a_route_that_leaves_the_filter_off_is_an_error(layers: dict[str, Mapping[str, object]]) -> None:
+    assert (C.SWITCHED_OFF, "error") in _codes(_by_route(**layers))
+
+
+def test_a_filter_that_is_off_is_an_error_where_its_routes_are_not_in_the_file() -> None:
+    dump = _by_route(route=ON).replace('"name": "all"', '"name": "others"')
+
+    assert _codes(dump) == [(C.SWITCHED_OFF, "error")]
+
+
+@pytest.mark.parametrize(("address", "findings"), [("127.0.0.1", []), ("10.0.0.7", [(C.PLAINTEXT_CALLOUT, "error")])])
+def test_plaintext_to_endpoints_that_a_management_server_sent_is_found(
+    address: str, findings: list[tuple[str, str]]
+) -> None:
+    document = yaml.safe_load(GOOD)
+    cluster = document["static_resources"]["clusters"][1]
+    del cluster["load_assignment"]
+    cluster |= {"type": "EDS", "eds_cluster_config": {"service_name": "endpoints"}}
+    endpoint = {"endpoint": {"address": {"socket_address": {"address": address, "port_value": 9191}}}}
+    assignment = {
+        "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+        "cluster_name": "endpoints",
+        "endpoints": [{"lb_endpoints": [endpoint]}],
+    }
+    document["more"] = [assignment]
+
+    assert _codes(json.dumps(document)) == findings
 
 
 def test_routes_from_a_management_server_are_said_to_be_unseen() -> None:

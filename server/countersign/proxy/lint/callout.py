@@ -1,6 +1,6 @@
 """What is wrong with an ext_authz filter, its per-route settings, and the cluster that it asks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import yaml
@@ -150,8 +150,8 @@ def asked_cluster(config: yaml.Node) -> str:
     return text(field(config, "grpc_service", "envoy_grpc", "cluster_name"))
 
 
-def check_cluster(cluster: yaml.Node) -> Findings:
-    """A cluster that is asked."""
+def check_cluster(cluster: yaml.Node, assignments: Sequence[yaml.Node]) -> Findings:
+    """A cluster that is asked; ``assignments`` are the endpoints that a management server has sent."""
     options = [typed(value) for _, value in members(field(cluster, "typed_extension_protocol_options"))]
     http2 = any(
         field(value, *path) is not None
@@ -165,17 +165,25 @@ def check_cluster(cluster: yaml.Node) -> Findings:
     if not http2 and field(cluster, "http2_protocol_options") is None:
         fix = "explicit_http_config: {http2_protocol_options: {}}, as `countersign envoy-config --part cluster` prints"
         yield Finding(EnvoyCode.WRONG_PROTOCOL, cluster, "gRPC is HTTP/2, and the cluster is not: no call works", fix)
-    if field(cluster, "transport_socket") is None:
-        for address in _addresses(cluster):
+    if field(cluster, "transport_socket") is None and field(cluster, "transport_socket_matches") is None:
+        for address in _addresses(cluster, assignments):
             host = text(field(address, "address"))
             if not TcpAddress(host, 0).is_loopback:
                 why = f"plaintext to `{host}`: whoever is on the way reads tokens and forges answers"
                 yield Finding(EnvoyCode.PLAINTEXT_CALLOUT, address, why, "a unix socket, loopback, or mTLS")
 
 
-def _addresses(cluster: yaml.Node) -> Iterator[yaml.Node]:
-    for locality in items(field(cluster, "load_assignment", "endpoints")):
-        for endpoint in items(field(locality, "lb_endpoints")):
+def _addresses(cluster: yaml.Node, assignments: Sequence[yaml.Node]) -> Iterator[yaml.Node]:
+    name = text(field(cluster, "eds_cluster_config", "service_name")) or text(field(cluster, "name"))
+    sent = [each for each in assignments if text(field(each, "cluster_name")) == name]
+    own = field(cluster, "load_assignment")
+    for assignment in sent if own is None else [own]:
+        for endpoint in _endpoints(assignment):
             address = field(endpoint, "endpoint", "address", "socket_address")
             if address is not None:
                 yield address
+
+
+def _endpoints(assignment: yaml.Node) -> Iterator[yaml.Node]:
+    for locality in items(field(assignment, "endpoints")):
+        yield from items(field(locality, "lb_endpoints"))

@@ -45,6 +45,8 @@ class Found:
     network_filters: tuple[yaml.Node, ...]  # ext_authz of TCP
     per_route: tuple[tuple[str, yaml.Node], ...]  # `typed_per_filter_config`: the filter's name, its settings
     clusters: tuple[yaml.Node, ...]
+    route_configurations: tuple[yaml.Node, ...]
+    assignments: tuple[yaml.Node, ...]  # endpoints that a management server has sent
     from_afar: bool  # routes, listeners or filters come from a management server
 
 
@@ -65,7 +67,9 @@ def find(root: yaml.Node) -> Found:
         managers=tuple(each for each in managers if each is not None),
         network_filters=tuple(node for node in nodes if typed(node)[0].endswith("network.ext_authz.v3.ExtAuthz")),
         per_route=tuple((text(name), settings) for name, settings in per_route),
-        clusters=tuple(node for node in nodes if field(node, "load_assignment") is not None),
+        clusters=tuple(node for node in nodes if field(node, "load_assignment") or field(node, "eds_cluster_config")),
+        route_configurations=tuple(node for node in nodes if field(node, "virtual_hosts") is not None),
+        assignments=tuple(node for node in nodes if is_kind(typed(node)[0], "ClusterLoadAssignment")),
         from_afar=any(key in {"rds", "lds_config", "config_discovery", "scoped_routes"} for key in map(_key, nodes)),
     )
 

@@ -12,6 +12,7 @@ from countersign.proxy.lint.codes import EnvoyCode
 from countersign.proxy.lint.expected import Expected, Finding, Findings, warning
 from countersign.proxy.lint.find import Found, Manager, find
 from countersign.proxy.lint.surroundings import check_manager
+from countersign.proxy.lint.switched import check_switched
 from countersign.proxy.lint.tree import field, members, text, walk
 
 __all__ = ["Expected", "Seen", "look"]
@@ -86,12 +87,13 @@ def _findings(root: yaml.Node, found: Found, expected: Expected) -> Findings:
         yield from check_any_filter(config)
     for manager in found.managers:
         yield from _around(manager, expected, asked_elsewhere=bool(asking))
+        yield from check_switched(manager, found.route_configurations)
     for name, settings in found.per_route:
         yield from check_route(name, settings, frozenset(each.name for each in asking))
     asked = {asked_cluster(config) for config in (*configs, *found.network_filters)}
     for cluster in found.clusters:
         if text(field(cluster, "name")) in asked:
-            yield from check_cluster(cluster)
+            yield from check_cluster(cluster, found.assignments)
     if not asking and not found.network_filters:
         fix = "the filter of `countersign envoy-config --part filter`; or give --check a /config_dump"
         yield Finding(EnvoyCode.NOBODY_ASKED, root, "no filter in this file asks an authorizer", fix)

@@ -93,9 +93,6 @@ def _order(filters: tuple[HttpFilter, ...]) -> Findings:
         if each.asks and each.wrapped:
             why = "the check is inside another filter, which decides whether it is made"
             yield Finding(EnvoyCode.ASKED_SOMETIMES, each.node, why, "make it a filter of its own")
-        if each.asks and each.disabled:
-            why = "the filter is there and off: only routes that switch it on are checked"
-            yield Finding(EnvoyCode.SWITCHED_OFF, each.node, why, "remove `disabled`")
         if index < first and is_kind(kind, "Router"):
             why = "behind the router no filter is reached: Envoy refuses the file"
             yield Finding(EnvoyCode.BEHIND_ROUTER, filters[first].node, why, "put it before the router")
