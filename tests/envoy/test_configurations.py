@@ -135,6 +135,7 @@ def test_the_ext_authz_filter_fails_closed_and_hides_nothing(chain: int) -> None
     assert filter_["encode_raw_headers"] is True
     assert filter_["clear_route_cache"] is False
     assert filter_["include_tls_session"] is True
+    assert filter_["include_peer_certificate"] is True
     assert filter_["transport_api_version"] == "V3"
     assert filter_["bootstrap_metadata_labels_key"] == "labels"
     assert filter_["grpc_service"]["timeout"] == "0.25s"

@@ -6,10 +6,8 @@ Where a wrong setting lets it, the test says 200: that is the claim of docs/peer
 
 import base64
 import contextlib
-import datetime as dt
 import json
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,20 +17,15 @@ import pytest
 from countersign.core.identity import PeerRules, PeerSource, XfccMode
 from countersign.core.jwt_rule import RemoteKeys
 from countersign.core.spiffe import SpiffeId
-from countersign.mesh.certificates import thumbprint, write_certificates
-from countersign.mesh.client import Door, send
-from countersign.mesh.envoy import Envoy
 from countersign.mesh.issuer import Issuer
-from countersign.mesh.relocate import Places
-from countersign.mesh.upstream import upstream
 from countersign.snapshot import Mesh
 from countersign.tokens.keys import KeySet
 
-from tests.edge.serving import Serving, snapshot
+from tests.edge.serving import snapshot
+from tests.envoy.sidecar import Change, Sidecar, changed, sidecars
 
 pytestmark = pytest.mark.envoy
 
-CONFIGURATION: Final = (Path(__file__).parents[2] / "envoy" / "httpbin.yaml").read_text()
 SLEEP: Final = "spiffe://cluster.local/ns/apps/sa/sleep"
 BATCH: Final = "spiffe://cluster.local/ns/legacy/sa/batch"
 ISSUER: Final = Issuer("https://idp.example")
@@ -66,26 +59,11 @@ BEHIND_ONE: Final = PeerRules(source=PeerSource.XFCC, trusted_hops=1)
 ONE_ELEMENT: Final = PeerRules(xfcc_mode=XfccMode.SANITIZE_SET)
 
 
-class Sidecar:
-    """httpbin's sidecar with a few settings changed, and a Countersign that reads peers by these rules."""
-
-    def __init__(self, directory: Path, envoy: Envoy) -> None:
-        self.certificates = directory / "certs"
-        self._envoy = envoy
-
-    def get(self, caller: str, path: str, *headers: tuple[str, str]) -> tuple[int, str]:
-        """The status that the caller gets, and the reason that Countersign gave; ``caller`` is empty for plaintext."""
-        port = self._envoy.port("inbound")
-        door = Door(name="sidecar", port=port, certificates=self.certificates / caller if caller else None)
-        request_id = str(uuid.uuid4())
-        status = send(door, "GET", path, (("x-request-id", request_id), *headers)).status
-        return status, self._envoy.access_log(request_id)["ext_authz"]["reason"]
+class Caller(Sidecar):
+    """A sidecar, and what an attacker knows of sleep."""
 
     def sha256(self, workload: str) -> str:
         return base64.urlsafe_b64decode(f"{self.thumbprint(workload)}=").hex()
-
-    def thumbprint(self, workload: str) -> str:
-        return thumbprint(self.certificates / workload / "tls.crt")
 
     def sleeps_token(self) -> tuple[str, str]:
         """A token that is bound to sleep's certificate."""
@@ -95,47 +73,16 @@ class Sidecar:
 
 @contextlib.contextmanager
 def sidecar(
-    directory: Path,
-    details: str,
-    rules: PeerRules = CROSS_CHECK,
-    *,
-    more: tuple[tuple[str, str], ...] = (),
-    hops: int = 0,
-) -> Iterator[Sidecar]:
-    """Bring it up with ``forward_client_cert_details`` and further replacements in the committed configuration."""
-    for name in ("run", "certs"):
-        (directory / name).mkdir()
-    write_certificates(directory / "certs", dt.datetime.now(dt.UTC))
-    text = CONFIGURATION
-    for before, after in (
-        ("forward_client_cert_details: APPEND_FORWARD", f"forward_client_cert_details: {details}"),
-        *more,
-    ):
-        assert text.count(before) == 1, before
-        text = text.replace(before, after)
-    changed = directory / "httpbin.yaml"
-    changed.write_text(text)
+    directory: Path, details: str, rules: PeerRules = CROSS_CHECK, *, more: tuple[Change, ...] = (), hops: int = 0
+) -> Iterator[Caller]:
+    """Bring it up with ``forward_client_cert_details`` and further changes of the committed configuration."""
+    text = changed(("forward_client_cert_details: APPEND_FORWARD", f"forward_client_cert_details: {details}"), *more)
     current = snapshot(POLICIES, KEYS, Mesh(namespace="apps", peer=rules, remote_ip_hops=hops))
-    with contextlib.ExitStack() as parts:
-        application = parts.enter_context(upstream("127.0.0.1", 0))
-        any_port = ("127.0.0.1", 0)
-        places = Places(
-            addresses={
-                "127.0.0.1:9901": any_port,
-                "0.0.0.0:15006": any_port,
-                "upstream:8080": ("127.0.0.1", application.port),
-            },
-            paths={"/run/countersign": directory / "run", "/run/mesh/certs": directory / "certs"},
-        )
-        parts.enter_context(Serving(directory / "run", lambda: current))
-        envoy = parts.enter_context(Envoy(changed, places, directory))
-        envoy.wait_ready()
-        yield Sidecar(directory, envoy)
+    with sidecars(directory, [text], current) as (only,):
+        yield Caller(only.certificates, only.envoy)
 
 
-PRESENT: Final = (
-    ("include_tls_session: true", "include_tls_session: true\n{}include_peer_certificate: true".format(" " * 22)),
-)
+WITHHELD: Final = (("include_peer_certificate: true", "include_peer_certificate: false"),)
 NO_URI: Final = (("{subject: true, uri: true, dns: true}", "{subject: true, uri: false, dns: true}"),)
 BEHIND_PROXY: Final = (("use_remote_address: true", "use_remote_address: false"),)
 ALLOWED: Final = (200, "allow-rule-matched")
@@ -163,15 +110,22 @@ def test_with_the_right_settings_everybody_is_himself_whatever_he_writes(
 
 @pytest.mark.parametrize("details", [FORWARD, ALWAYS])
 def test_a_header_that_envoy_only_forwards_makes_anybody_sleep_under_peer_xfcc(tmp_path: Path, details: str) -> None:
-    with sidecar(tmp_path, details, FROM_XFCC) as envoy:
+    with sidecar(tmp_path, details, FROM_XFCC, more=WITHHELD) as envoy:
         assert envoy.get("batch", "/sleep", (_XFCC, f"URI={SLEEP}")) == ALLOWED  # the attack
         assert (envoy.get("", "/sleep", (_XFCC, f"URI={SLEEP}")) == ALLOWED) is (details == ALWAYS)
 
 
+def test_the_presented_certificate_finds_who_has_one(tmp_path: Path) -> None:
+    with sidecar(tmp_path, ALWAYS, FROM_XFCC) as envoy:
+        assert envoy.get("batch", "/sleep", (_XFCC, f"URI={SLEEP}")) == (403, "peer-certificate-mismatch")
+        assert envoy.get("", "/sleep", (_XFCC, f"URI={SLEEP}")) == ALLOWED  # the attack, without a certificate
+
+
 @pytest.mark.parametrize("details", [FORWARD, ALWAYS])
-def test_the_cross_check_finds_it(tmp_path: Path, details: str) -> None:
-    with sidecar(tmp_path, details, CROSS_CHECK) as envoy:
-        assert envoy.get("batch", "/sleep", (_XFCC, f"URI={SLEEP}")) == (403, "peer-mismatch")
+@pytest.mark.parametrize(("more", "reason"), [(WITHHELD, "peer-mismatch"), ((), "peer-certificate-mismatch")])
+def test_the_cross_check_finds_it(tmp_path: Path, details: str, more: tuple[Change, ...], reason: str) -> None:
+    with sidecar(tmp_path, details, CROSS_CHECK, more=more) as envoy:
+        assert envoy.get("batch", "/sleep", (_XFCC, f"URI={SLEEP}")) == (403, reason)
         assert envoy.get("", "/sleep", (_XFCC, f"URI={SLEEP}")) == NOT_HIS
 
 
@@ -201,16 +155,16 @@ def test_a_trusted_proxy_that_is_named_is_the_only_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("details", "rules", "more"),
     [
+        (APPEND, CROSS_CHECK, WITHHELD),
         (APPEND, CROSS_CHECK, ()),
-        (APPEND, CROSS_CHECK, PRESENT),
-        (SET, ONE_ELEMENT, ()),
-        (SANITIZE, CROSS_CHECK, PRESENT),
-        (SANITIZE, BY_PRINCIPAL, PRESENT),
-        (APPEND, FROM_XFCC, PRESENT),
+        (SET, ONE_ELEMENT, WITHHELD),
+        (SANITIZE, CROSS_CHECK, ()),
+        (SANITIZE, BY_PRINCIPAL, ()),
+        (APPEND, FROM_XFCC, ()),
     ],
 )
 def test_with_the_right_settings_a_bound_token_is_sleeps_alone(
-    tmp_path: Path, details: str, rules: PeerRules, more: tuple[tuple[str, str], ...]
+    tmp_path: Path, details: str, rules: PeerRules, more: tuple[Change, ...]
 ) -> None:
     with sidecar(tmp_path, details, rules, more=more) as envoy:
         token = envoy.sleeps_token()
@@ -223,10 +177,10 @@ def test_with_the_right_settings_a_bound_token_is_sleeps_alone(
 
 @pytest.mark.parametrize(
     ("details", "rules", "more"),
-    [(SANITIZE, CROSS_CHECK, ()), (APPEND, CROSS_CHECK, NO_URI), (APPEND, BY_PRINCIPAL, ())],
+    [(SANITIZE, CROSS_CHECK, WITHHELD), (APPEND, CROSS_CHECK, NO_URI + WITHHELD), (APPEND, BY_PRINCIPAL, WITHHELD)],
 )
 def test_without_a_proven_hash_a_bound_token_is_nobodys(
-    tmp_path: Path, details: str, rules: PeerRules, more: tuple[tuple[str, str], ...]
+    tmp_path: Path, details: str, rules: PeerRules, more: tuple[Change, ...]
 ) -> None:
     with sidecar(tmp_path, details, rules, more=more) as envoy:
         assert envoy.get("sleep", "/any") == ALLOWED
@@ -234,14 +188,14 @@ def test_without_a_proven_hash_a_bound_token_is_nobodys(
 
 
 def test_a_hash_that_envoy_only_forwards_frees_a_stolen_token(tmp_path: Path) -> None:
-    with sidecar(tmp_path, FORWARD, CROSS_CHECK) as envoy:
+    with sidecar(tmp_path, FORWARD, CROSS_CHECK, more=WITHHELD) as envoy:
         forged = (_XFCC, f"Hash={envoy.sha256('sleep')};URI={BATCH}")
 
         assert envoy.get("batch", "/any", envoy.sleeps_token(), forged) == ALLOWED  # the attack
 
 
 def test_the_presented_certificate_convicts_it(tmp_path: Path) -> None:
-    with sidecar(tmp_path, FORWARD, CROSS_CHECK, more=PRESENT) as envoy:
+    with sidecar(tmp_path, FORWARD, CROSS_CHECK) as envoy:
         forged = (_XFCC, f"Hash={envoy.sha256('sleep')};URI={BATCH}")
 
         assert envoy.get("batch", "/any") == ALLOWED
@@ -252,17 +206,13 @@ def test_the_presented_certificate_convicts_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("more", [(), BEHIND_PROXY])
-def test_without_trusted_hops_no_client_writes_its_own_address(
-    tmp_path: Path, more: tuple[tuple[str, str], ...]
-) -> None:
+def test_without_trusted_hops_no_client_writes_its_own_address(tmp_path: Path, more: tuple[Change, ...]) -> None:
     with sidecar(tmp_path, APPEND, more=more) as envoy:
         assert envoy.get("sleep", "/near", ("x-forwarded-for", "192.0.2.1")) == NOT_HIS
 
 
 @pytest.mark.parametrize(("more", "written"), [((), "192.0.2.1"), (BEHIND_PROXY, "192.0.2.1, 10.0.0.1")])
-def test_with_a_trusted_hop_too_many_a_client_does(
-    tmp_path: Path, more: tuple[tuple[str, str], ...], written: str
-) -> None:
+def test_with_a_trusted_hop_too_many_a_client_does(tmp_path: Path, more: tuple[Change, ...], written: str) -> None:
     with sidecar(tmp_path, APPEND, more=more, hops=1) as envoy:
         assert envoy.get("sleep", "/near", ("x-forwarded-for", written)) == ALLOWED  # the attack
         assert envoy.get("sleep", "/near") == NOT_HIS

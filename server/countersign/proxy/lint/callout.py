@@ -1,6 +1,6 @@
 """What is wrong with an ext_authz filter, its per-route settings, and the cluster that it asks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import yaml
@@ -22,7 +22,7 @@ _WANTED: Final = (
     (
         EnvoyCode.HEADERS_JOINED,
         "encode_raw_headers",
-        "header lines arrive joined and repaired: two look like one, and `!` like any octet",
+        "header lines arrive joined and repaired: two look like one, and what is no text looks like `!`",
     ),
     (
         EnvoyCode.CERTIFICATE_WITHHELD,
@@ -145,40 +145,42 @@ def _per_route(config: yaml.Node) -> Findings:
         yield Finding(EnvoyCode.WORKLOAD_UNREADABLE, extensions or config, why, "see docs/workloads.md")
 
 
-def asked_cluster(config: yaml.Node) -> str:
+def asked_cluster(config: yaml.Node | None) -> str:
     """The name of the cluster that a filter asks; empty if it is none."""
     return text(field(config, "grpc_service", "envoy_grpc", "cluster_name"))
 
 
-def check_cluster(cluster: yaml.Node, assignments: Sequence[yaml.Node]) -> Findings:
-    """A cluster that is asked; ``assignments`` are the endpoints that a management server has sent."""
+def assigned(cluster: yaml.Node, assignments: Mapping[str, yaml.Node]) -> yaml.Node | None:
+    """The endpoints of a cluster; None if a management server gives them, and the file does not have them."""
+    service = text(field(cluster, "eds_cluster_config", "service_name"))
+    return field(cluster, "load_assignment", "endpoints") or assignments.get(service or text(field(cluster, "name")))
+
+
+def check_cluster(cluster: yaml.Node, endpoints: yaml.Node | None) -> Findings:
+    """A cluster that is asked."""
     options = [typed(value) for _, value in members(field(cluster, "typed_extension_protocol_options"))]
-    http2 = any(
-        field(value, *path) is not None
-        for _, value in options
-        for path in (
-            ("explicit_http_config", "http2_protocol_options"),
-            ("auto_config",),
-            ("use_downstream_protocol_config",),
-        )
-    )
+    http2 = any(field(value, *path) is not None for _, value in options for path in _HTTP2)
     if not http2 and field(cluster, "http2_protocol_options") is None:
         fix = "explicit_http_config: {http2_protocol_options: {}}, as `countersign envoy-config --part cluster` prints"
         yield Finding(EnvoyCode.WRONG_PROTOCOL, cluster, "gRPC is HTTP/2, and the cluster is not: no call works", fix)
-    if field(cluster, "transport_socket") is None and field(cluster, "transport_socket_matches") is None:
-        for address in _addresses(cluster, assignments):
+    if not _is_encrypted(cluster):
+        for address in _addresses(endpoints):
             host = text(field(address, "address"))
             if not TcpAddress(host, 0).is_loopback:
                 why = f"plaintext to `{host}`: whoever is on the way reads tokens and forges answers"
                 yield Finding(EnvoyCode.PLAINTEXT_CALLOUT, address, why, "a unix socket, loopback, or mTLS")
 
 
-def _addresses(cluster: yaml.Node, assignments: Sequence[yaml.Node]) -> Iterator[yaml.Node]:
-    name = text(field(cluster, "eds_cluster_config", "service_name")) or text(field(cluster, "name"))
-    sent = [each for each in assignments if text(field(each, "cluster_name")) == name]
-    own = field(cluster, "load_assignment")
-    for assignment in sent if own is None else [own]:
-        for endpoint in _endpoints(assignment):
+def _is_encrypted(cluster: yaml.Node) -> bool:
+    """Whether there is TLS; where endpoints choose between TLS and plaintext, as Istio lets them, they are trusted."""
+    matches = (field(each, "transport_socket") for each in items(field(cluster, "transport_socket_matches")))
+    sockets = [each for each in (field(cluster, "transport_socket"), *matches) if each is not None]
+    return any(not text(field(each, "name")).endswith(".raw_buffer") for each in sockets)
+
+
+def _addresses(endpoints: yaml.Node | None) -> Iterator[yaml.Node]:
+    for locality in items(endpoints):
+        for endpoint in items(field(locality, "lb_endpoints")):
             address = field(endpoint, "endpoint", "address", "socket_address")
             if address is not None:
                 yield address

@@ -1,18 +1,24 @@
 """Finds in a bootstrap, a resource or a `/config_dump` what decides whether and what Countersign is asked."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import yaml
 
 from countersign.proxy.lint.tree import field, is_kind, is_true, items, members, text, typed, walk
 
 _NOT_IN_USE = frozenset({"draining_state", "error_state"})  # of a config dump
+_OF_CLUSTERS: Final = ("load_assignment", "eds_cluster_config", "cluster_type")
+_FETCHED: Final = frozenset({"rds", "lds_config", "scoped_routes"})  # a dump has what came of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpFilter:
-    """``kind`` is the full name of its message; ``config`` its fields. ``wrapped``: inside another filter."""
+    """``kind`` is the full name of its message, empty if it is not in the file; ``config`` its fields.
+
+    ``wrapped``: inside another filter.
+    """
 
     node: yaml.Node
     name: str
@@ -46,8 +52,9 @@ class Found:
     per_route: tuple[tuple[str, yaml.Node], ...]  # `typed_per_filter_config`: the filter's name, its settings
     clusters: tuple[yaml.Node, ...]
     route_configurations: tuple[yaml.Node, ...]
-    assignments: tuple[yaml.Node, ...]  # endpoints that a management server has sent
-    from_afar: bool  # routes, listeners or filters come from a management server
+    assignments: Mapping[str, yaml.Node]  # the endpoints of clusters that a management server gave, by their names
+    secrets: Mapping[str, yaml.Node]  # validation contexts by the names of their secrets
+    from_afar: bool  # what decides comes from a management server, and is not in this file
 
 
 def find(root: yaml.Node) -> Found:
@@ -61,17 +68,29 @@ def find(root: yaml.Node) -> Found:
         if text(field(each, "traffic_direction")).upper() in {"OUTBOUND", "2"}
         for chain in walk(each)
     }
-    managers = [_manager(chain, filter_, outbound) for chain in chains for filter_ in items(field(chain, "filters"))]
+    extensions = [node for node in nodes if is_kind(typed(node)[0], "TypedExtensionConfig")]
+    discovered = _named("name", "typed_config", extensions)
+    managers = [
+        _manager(chain, filter_, outbound, discovered) for chain in chains for filter_ in items(field(chain, "filters"))
+    ]
     per_route = [entry for node in nodes for entry in members(field(node, "typed_per_filter_config"))]
+    fetched = field(root, "configs") is None and not _FETCHED.isdisjoint(map(_key, nodes))
     return Found(
         managers=tuple(each for each in managers if each is not None),
         network_filters=tuple(node for node in nodes if typed(node)[0].endswith("network.ext_authz.v3.ExtAuthz")),
         per_route=tuple((text(name), settings) for name, settings in per_route),
-        clusters=tuple(node for node in nodes if field(node, "load_assignment") or field(node, "eds_cluster_config")),
+        clusters=tuple(node for node in nodes if any(field(node, name) is not None for name in _OF_CLUSTERS)),
         route_configurations=tuple(node for node in nodes if field(node, "virtual_hosts") is not None),
-        assignments=tuple(node for node in nodes if is_kind(typed(node)[0], "ClusterLoadAssignment")),
-        from_afar=any(key in {"rds", "lds_config", "config_discovery", "scoped_routes"} for key in map(_key, nodes)),
+        assignments=_named("cluster_name", "endpoints", nodes),
+        secrets=_named("name", "validation_context", nodes),
+        from_afar=fetched or any(not each.kind for manager in managers if manager for each in manager.filters),
     )
+
+
+def _named(name: str, value: str, nodes: Iterable[yaml.Node]) -> Mapping[str, yaml.Node]:
+    """One member of each object that has both, by the other."""
+    found = ((text(field(node, name)), field(node, value)) for node in nodes)
+    return {key: each for key, each in found if key and each is not None}
 
 
 def _key(node: yaml.Node) -> str:
@@ -88,24 +107,30 @@ def _parts(root: yaml.Node) -> Iterator[yaml.Node]:
     for dump in dumps:
         if has_listeners and is_kind(text(field(dump, "@type")), "BootstrapConfigDump"):
             continue
-        for _, value in members(dump):
+        for state, value in members(dump):
+            if text(state) in _NOT_IN_USE:  # of `/config_dump?resource=dynamic_listeners`
+                continue
             for item in items(value) or [value]:
                 yield from (member for name, member in members(item) if text(name) not in _NOT_IN_USE)
 
 
-def _manager(chain: yaml.Node, filter_: yaml.Node, outbound: set[int]) -> Manager | None:
+def _manager(
+    chain: yaml.Node, filter_: yaml.Node, outbound: set[int], discovered: Mapping[str, yaml.Node]
+) -> Manager | None:
     kind, config = typed(field(filter_, "typed_config"))
     if not is_kind(kind, "HttpConnectionManager") or config is None:
         return None
     _, socket = typed(field(chain, "transport_socket", "typed_config"))
     tls = field(socket, "downstream_tls_context") or socket  # QUIC has it inside
-    filters = tuple(map(_filter, items(field(config, "http_filters"))))
+    filters = tuple(_filter(each, discovered) for each in items(field(config, "http_filters")))
     return Manager(config=config, tls=tls, outbound=id(chain) in outbound, filters=filters)
 
 
-def _filter(node: yaml.Node) -> HttpFilter:
-    kind, config = typed(field(node, "typed_config"))
+def _filter(node: yaml.Node, discovered: Mapping[str, yaml.Node]) -> HttpFilter:
     name, disabled = text(field(node, "name")), is_true(field(node, "disabled"))
+    discovery = field(node, "config_discovery")
+    given = field(node, "typed_config") if discovery is None else discovered.get(name)
+    kind, config = typed(given or field(discovery, "default_config"))
     filter_ = HttpFilter(node=node, name=name, kind=kind, config=config, disabled=disabled)
     if filter_.asks or config is None:
         return filter_

@@ -7,7 +7,14 @@ import yaml
 
 from countersign.policy.problems import Code, Position, Problem
 from countersign.policy.reading.document import Report, documents
-from countersign.proxy.lint.callout import asked_cluster, check_any_filter, check_cluster, check_filter, check_route
+from countersign.proxy.lint.callout import (
+    asked_cluster,
+    assigned,
+    check_any_filter,
+    check_cluster,
+    check_filter,
+    check_route,
+)
 from countersign.proxy.lint.codes import EnvoyCode
 from countersign.proxy.lint.expected import Expected, Finding, Findings, warning
 from countersign.proxy.lint.find import Found, Manager, find
@@ -18,9 +25,10 @@ from countersign.proxy.lint.tree import field, members, text, walk
 __all__ = ["Expected", "Seen", "look"]
 
 _BYTES: Final = 10 * 1024 * 1024
+_ISTIOS_OWN: Final = frozenset({"prometheus_stats", "agent"})  # clusters of every Istio sidecar's bootstrap
 _FROM_AFAR: Final = (
-    "routes, listeners or filters come from a management server and are not in this file; "
-    "look at the /config_dump of the running Envoy too"
+    "routes, listeners, filters or endpoints come from a management server and are not in this file; "
+    "look at /config_dump?include_eds of the running Envoy too"
 )
 
 
@@ -60,7 +68,7 @@ def _judge(root: yaml.Node, report: Report, expected: Expected) -> Seen:
     found = find(root)
     for finding in _findings(root, found, expected):
         report.note(finding.severity, finding.node, finding.code, finding.why, finding.fix)
-    return _seen(report, managers=len(found.managers), notes=(_FROM_AFAR,) if found.from_afar else ())
+    return _seen(report, managers=len(found.managers), notes=(_FROM_AFAR,) if _is_partial(found) else ())
 
 
 def _seen(report: Report, managers: int = 0, notes: tuple[str, ...] = ()) -> Seen:
@@ -78,30 +86,45 @@ def _refuse_duplicates(root: yaml.Node, report: Report) -> None:
             names.add(text(key))
 
 
+def _is_partial(found: Found) -> bool:
+    return found.from_afar or any(assigned(each, found.assignments) is None for each in _asked(found))
+
+
+def _asked(found: Found) -> list[yaml.Node]:
+    """The clusters that are asked."""
+    http = [each.config for manager in found.managers for each in manager.filters if each.asks]
+    names = {asked_cluster(config) for config in (*http, *found.network_filters)}
+    return [cluster for cluster in found.clusters if text(field(cluster, "name")) in names]
+
+
 def _findings(root: yaml.Node, found: Found, expected: Expected) -> Findings:
     asking = [each for manager in found.managers for each in manager.filters if each.asks]
-    configs = [each.config for each in asking if each.config is not None]
-    for config in configs:
-        yield from check_filter(config)
+    for each in asking:
+        if each.config is not None:
+            yield from check_filter(each.config)
     for config in found.network_filters:
         yield from check_any_filter(config)
     for manager in found.managers:
-        yield from _around(manager, expected, asked_elsewhere=bool(asking))
+        yield from _around(manager, found, expected, asked_elsewhere=bool(asking))
         yield from check_switched(manager, found.route_configurations)
     for name, settings in found.per_route:
         yield from check_route(name, settings, frozenset(each.name for each in asking))
-    asked = {asked_cluster(config) for config in (*configs, *found.network_filters)}
-    for cluster in found.clusters:
-        if text(field(cluster, "name")) in asked:
-            yield from check_cluster(cluster, found.assignments)
+    for cluster in _asked(found):
+        yield from check_cluster(cluster, assigned(cluster, found.assignments))
     if not asking and not found.network_filters:
         fix = "the filter of `countersign envoy-config --part filter`; or give --check a /config_dump"
         yield Finding(EnvoyCode.NOBODY_ASKED, root, "no filter in this file asks an authorizer", fix)
 
 
-def _around(manager: Manager, expected: Expected, *, asked_elsewhere: bool) -> Findings:
+def _around(manager: Manager, found: Found, expected: Expected, *, asked_elsewhere: bool) -> Findings:
     if any(each.asks for each in manager.filters):
-        yield from check_manager(manager, expected)
-    elif asked_elsewhere and not manager.outbound:
+        yield from check_manager(manager, expected, found.secrets)
+    elif asked_elsewhere and not manager.outbound and not _is_istios_own(manager.config):
         fix = "the filter of `countersign envoy-config --part filter`"
         yield warning(EnvoyCode.NOT_ASKED_HERE, manager.config, "requests pass here without a check", fix)
+
+
+def _is_istios_own(config: yaml.Node) -> bool:
+    """Whether only the metrics and the readiness of Istio's proxy are to be had there."""
+    routes = [field(node, "route") for node in walk(config) if field(node, "match") is not None]
+    return bool(routes) and all(text(field(each, "cluster")) in _ISTIOS_OWN for each in routes)

@@ -1,5 +1,6 @@
 """What is wrong around the filter: the connection manager's reading of requests, its other filters, its TLS."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import yaml
@@ -10,7 +11,8 @@ from countersign.policy.problems import Severity
 from countersign.proxy.lint.codes import EnvoyCode
 from countersign.proxy.lint.expected import Expected, Finding, Findings, warning
 from countersign.proxy.lint.find import HttpFilter, Manager
-from countersign.proxy.lint.tree import field, is_kind, is_true, text, walk, word
+from countersign.proxy.lint.tls import check_tls
+from countersign.proxy.lint.tree import field, is_kind, is_true, walk, word
 
 _XFCC: Final = ("SANITIZE", "FORWARD_ONLY", "APPEND_FORWARD", "SANITIZE_SET", "ALWAYS_FORWARD_ONLY")
 _ESCAPED: Final = (
@@ -29,13 +31,13 @@ _GO: Final = "golang.v3alpha.Config"
 _CACHES: Final = frozenset({"CacheConfig", "CacheV2Config"})
 
 
-def check_manager(manager: Manager, expected: Expected) -> Findings:
+def check_manager(manager: Manager, expected: Expected, secrets: Mapping[str, yaml.Node]) -> Findings:
     """A connection manager with a filter that asks."""
     yield from _reading(manager.config, expected)
     yield from _header(manager.config, expected)
     yield from _order(manager.filters)
     if manager.tls is not None:
-        yield from _tls(manager.tls)
+        yield from check_tls(manager.tls, secrets)
 
 
 def _reading(config: yaml.Node, expected: Expected) -> Findings:
@@ -46,7 +48,7 @@ def _reading(config: yaml.Node, expected: Expected) -> Findings:
         if not is_true(node := field(config, name)):
             yield Finding(code, node or config, f"no `{name}`: {what}", f"{name}: true", severity)
     node = field(config, "path_with_escaped_slashes_action")
-    if word(node, _ESCAPED) not in {"REJECT_REQUEST", "UNESCAPE_AND_REDIRECT"}:
+    if word(node, _ESCAPED) in {"IMPLEMENTATION_SPECIFIC_DEFAULT", "KEEP_UNCHANGED"}:
         fix = "path_with_escaped_slashes_action: REJECT_REQUEST"
         yield Finding(EnvoyCode.ESCAPED_SLASHES, node or config, f"%2F and %5C in a path pass: {what}", fix, severity)
     node = field(config, "common_http_protocol_options", "headers_with_underscores_action")
@@ -97,7 +99,7 @@ def _order(filters: tuple[HttpFilter, ...]) -> Findings:
             why = "behind the router no filter is reached: Envoy refuses the file"
             yield Finding(EnvoyCode.BEHIND_ROUTER, filters[first].node, why, "put it before the router")
         if index < first and is_kind(kind, *_CACHES):
-            why = f"`{each.name}` before the check answers from memory, whoever asks"
+            why = f"`{each.name}` before the check answers whoever asks, and fetches what it lacks without a check"
             yield Finding(EnvoyCode.ANSWERED_BEFORE, each.node, why, "put it after the check")
         if index < first and is_kind(kind, "RBAC") and field(each.config, "rules") is not None:
             why = f"`{each.name}` denies before Countersign is asked: it can explain none of that"
@@ -117,28 +119,3 @@ def _after(each: HttpFilter) -> Findings:
     elif is_kind(each.kind, "JwtAuthentication"):
         why = f"`{each.name}` after the check writes headers and metadata that policies do not see"
         yield warning(EnvoyCode.CHANGED_AFTERWARDS, each.node, why, f"{fix}; Countersign verifies tokens itself")
-
-
-def _tls(tls: yaml.Node) -> Findings:
-    common = field(tls, "common_tls_context")
-    validation = field(common, "validation_context")
-    combined = field(common, "combined_validation_context")
-    fetched = field(common, "validation_context_sds_secret_config") or field(
-        combined, "validation_context_sds_secret_config"
-    )
-    validation = validation or field(combined, "default_validation_context")
-    required = field(tls, "require_client_certificate")
-    if validation is not None and text(field(validation, "trust_chain_verification")) in {"ACCEPT_UNTRUSTED", "1"}:
-        yield _unverified(field(validation, "trust_chain_verification") or tls, "trusted_ca, and VERIFY_TRUST_CHAIN")
-    trusted = any(field(validation, name) is not None for name in ("trusted_ca", "ca_certificate_provider_instance"))
-    pinned = any(field(validation, name) is not None for name in ("custom_validator_config", "system_root_certs"))
-    if is_true(required) and not trusted and not pinned and fetched is None:
-        yield _unverified(validation or required or tls, "validation_context: {trusted_ca: ...}")
-    if not is_true(required):
-        why = "clients without a certificate are let in: they have no identity, and policies must say so"
-        yield warning(EnvoyCode.CERTIFICATE_NOT_REQUIRED, required or tls, why, "require_client_certificate: true")
-
-
-def _unverified(node: yaml.Node, fix: str) -> Finding:
-    why = "certificates are taken that nobody has signed: whoever makes one is whom it names"
-    return Finding(EnvoyCode.CERTIFICATE_UNVERIFIED, node, why, fix)

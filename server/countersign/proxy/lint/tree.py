@@ -6,6 +6,7 @@ google.protobuf.Any and xds.type.v3.TypedStruct.
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Final
 
 import yaml
@@ -27,6 +28,7 @@ def field(node: yaml.Node | None, *path: str) -> yaml.Node | None:
     return node
 
 
+@cache
 def _camel(name: str) -> str:
     return re.sub(r"_([a-z0-9])", lambda match: match[1].upper(), name)
 
