@@ -170,6 +170,8 @@ def test_the_container_is_restricted_as_the_pod_security_standards_say(name: str
     assert held["seccompProfile"] == {"type": "RuntimeDefault"}
     assert held["readOnlyRootFilesystem"] is True
     assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+    assert not {"sysctls", "windowsOptions", "procMount", "privileged"} & set(held)
+    assert not [each for each in container["ports"] if "hostPort" in each]
     assert all({"emptyDir", "configMap", "secret"} & set(each) for each in pod["volumes"])
     assert pod["enableServiceLinks"] is False
     assert container["image"] == "countersign:local"
@@ -201,6 +203,26 @@ def test_whatever_selects_the_pods_selects_them() -> None:
     assert scaled["minReplicas"] > _one("deployment/pdb.yaml")["spec"]["maxUnavailable"]
     assert "replicas" not in deployment["spec"]
     assert [each["spec"].get("clusterIP") for each in services] == [None, "None"]
+
+
+def test_whatever_names_a_port_of_the_pods_names_one_that_is_there() -> None:
+    _, container = PODS["deployment/deployment.yaml"]
+    named = {each["name"] for each in container["ports"]}
+    targets = [port["targetPort"] for each in _load("deployment/service.yaml") for port in each["spec"]["ports"]]
+
+    assert targets == ["grpc", "grpc"]
+    assert set(targets) <= named
+    assert {each.get("protocol", "TCP") for each in container["ports"]} == {"TCP"}  # as the NetworkPolicy says
+
+
+def test_the_namespace_refuses_pods_that_are_not_restricted_and_the_scale_has_its_measure() -> None:
+    labels = _one("deployment/namespace.yaml")["metadata"]["labels"]
+    (metric,) = _one("deployment/hpa.yaml")["spec"]["metrics"]
+    _, container = PODS["deployment/deployment.yaml"]
+
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert metric["resource"]["target"]["type"] == "Utilization"  # of what is requested
+    assert metric["resource"]["name"] in container["resources"]["requests"]
 
 
 def test_the_network_lets_checks_and_probes_in_and_no_other_port() -> None:

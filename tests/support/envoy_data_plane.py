@@ -6,7 +6,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from envoy_data_plane.envoy.config.core import v3 as core
     from envoy_data_plane.envoy.service.auth import v3 as auth
+    from envoy_data_plane.envoy.service.discovery import v3 as discovery
     from envoy_data_plane.envoy.type import v3 as types
     from envoy_data_plane.google import rpc
 
-__all__ = ["auth", "core", "rpc", "types"]
+__all__ = ["auth", "core", "discovery", "rpc", "types"]
