@@ -142,9 +142,9 @@ def _by_rules(http: HttpRequest, rules: tuple[JwtRule, ...], prover: Prover) -> 
 
 def _until(verified: list[VerifiedToken], failures: list[Failure]) -> float:
     """When the first of these tokens expires. A rule that failed for more than another issuer may take its own."""
-    if any(failure.error.reason not in _SAYS_LITTLE for failure in failures):
+    if failures and any(failure.error.reason not in _SAYS_LITTLE for failure in failures):
         return 0.0
-    return min(inf if token.expires_at is None else token.expires_at for token in verified)
+    return min([inf if token.expires_at is None else token.expires_at for token in verified])
 
 
 def _by_rule(

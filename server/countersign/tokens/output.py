@@ -29,18 +29,17 @@ def accepted(rules: Iterable[JwtRule], rule: JwtRule, tokens: Iterable[tuple[Loc
     for located, headers in tokens:
         written += headers
         if not rule.forward_original_token:
-            match located.where:
-                case InHeader(name):
-                    removed.add(name)
-                case InParameter(name):
-                    parameters.append(name)
-                case _:  # a cookie stays, as in Envoy
-                    pass
-    kept = tuple((name, value) for name, value in written if name not in removed)
+            where = located.where  # a cookie stays, as in Envoy
+            if isinstance(where, InHeader):
+                removed.add(where.name)
+            elif isinstance(where, InParameter):
+                parameters.append(where.name)
+    kept = [header for header in written if header[0] not in removed]
     names = {name for name, _ in kept}
+    removed.update([name for name in _producible(rules) if name not in names])
     return Mutations(
-        set_headers=kept,
-        remove_headers=tuple(sorted(removed | {name for name in _producible(rules) if name not in names})),
+        set_headers=tuple(kept),
+        remove_headers=tuple(sorted(removed)),
         remove_query_parameters=tuple(parameters),
     )
 
@@ -50,12 +49,13 @@ def anonymous(rules: Iterable[JwtRule]) -> Mutations:
     return Mutations(remove_headers=tuple(sorted(set(_producible(rules)))))
 
 
-def _producible(rules: Iterable[JwtRule]) -> Iterator[str]:
+def _producible(rules: Iterable[JwtRule]) -> list[str]:
+    names: list[str] = []
     for rule in rules:
         if rule.output_payload_to_header:
-            yield rule.output_payload_to_header
-        for output in rule.output_claim_to_headers:
-            yield output.header
+            names.append(rule.output_payload_to_header)
+        names += [output.header for output in rule.output_claim_to_headers]
+    return names
 
 
 def output_headers(rule: JwtRule, token: UnverifiedToken) -> Written:

@@ -33,6 +33,9 @@ _REMEMBERED: Final = 1024  # answers
 _NONE: Final = Mutations()
 _SHORT: Final = 256  # characters of a detail that is worth remembering
 
+# Of a message inside a message: so it is written in half the time that a message takes which is then copied.
+_Fields = Mapping[str, Any]
+
 _OVERWRITE: Final = pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _APPEND: Final = pb.HeaderValueOption.APPEND_IF_EXISTS_OR_ADD
 
@@ -230,28 +233,28 @@ def numbered(octets: bytes, number: str, *, allows: bool) -> bytes:
     return octets + number.encode("ascii").join(_ALLOW_NUMBERED if allows else _DENY_NUMBERED)
 
 
-def _ok(mutations: Mutations) -> pb.OkHttpResponse:
-    set_headers: list[pb.HeaderValueOption] = []
+def _ok(mutations: Mutations) -> _Fields:
+    """The fields of an OkHttpResponse."""
+    set_headers: list[_Fields] = []
     seen: set[str] = set()
     for name, value in mutations.set_headers:
         set_headers.append(_appended(name, value) if name in seen else _option(name, value, _OVERWRITE))
         seen.add(name)
-    return pb.OkHttpResponse(
-        headers=set_headers,
-        headers_to_remove=mutations.remove_headers,
-        query_parameters_to_remove=mutations.remove_query_parameters,
-    )
+    return {
+        "headers": set_headers,
+        "headers_to_remove": mutations.remove_headers,
+        "query_parameters_to_remove": mutations.remove_query_parameters,
+    }
 
 
-def _appended(name: str, value: str) -> pb.HeaderValueOption:
+def _appended(name: str, value: str) -> _Fields:
     """A further line. ``append_action`` alone does not say so: its 0 is what Envoy takes for unset (tried, 1.40)."""
-    option = _option(name, value, _APPEND)
-    option.append.value = True
-    return option
+    return {**_option(name, value, _APPEND), "append": {"value": True}}
 
 
-def _option(name: str, value: str, action: pb.HeaderValueOption.HeaderAppendAction) -> pb.HeaderValueOption:
-    return pb.HeaderValueOption(header=pb.HeaderValue(key=name, value=value), append_action=action)
+def _option(name: str, value: str, action: pb.HeaderValueOption.HeaderAppendAction) -> _Fields:
+    """The fields of a HeaderValueOption."""
+    return {"header": {"key": name, "value": value}, "append_action": action}
 
 
 def _metadata(decision: Decision) -> Struct:
