@@ -356,3 +356,31 @@ def test_who_makes_himself_a_certificate_is_taken_for_whom_the_finding_says(tmp_
 
             assert (setting, required, taken) == (setting, required, wanted)
             assert sorted(_findings(texts[number], AS_ENVOY)) == sorted(found), (setting, required)
+
+
+# --- what the running Envoy says of itself ----------------------------------------------------------------------------
+
+
+def _config_dump(directory: Path) -> str:
+    connection = http.client.HTTPConnection((directory / "sidecar-0.admin").read_text(), timeout=TIMEOUT)
+    with contextlib.closing(connection):
+        connection.request("GET", "/config_dump?include_eds")
+        return connection.getresponse().read().decode()
+
+
+def test_of_a_running_envoy_its_dump_says_what_its_file_says(tmp_path: Path) -> None:
+    document, other = yaml.safe_load(changed()), yaml.safe_load(changed())
+    (listener,) = other["static_resources"]["listeners"]
+    listener["name"] = "other"
+    manager = listener["filter_chains"][1]["filters"][0]["typed_config"]
+    manager |= {"merge_slashes": False, "forward_client_cert_details": "FORWARD_ONLY"}  # of both: it is an alias
+    with sidecars(tmp_path, [yaml.safe_dump(document)], None):
+        alone = _config_dump(tmp_path)
+    document["static_resources"]["listeners"].append(listener)
+    with sidecars(tmp_path, [yaml.safe_dump(document)], None):
+        both = _config_dump(tmp_path)
+
+    assert _findings(alone, AS_ENVOY) == []
+    assert sorted(_findings(both, AS_ENVOY)) == sorted(
+        [(C.HEADER_FORWARDED, "error"), (C.SLASHES_AS_SENT, "error")] * 2
+    )

@@ -27,6 +27,8 @@ def _another(name: str, kind: str, **fields: object) -> str:
     return f"                  - {{name: {name}, typed_config: {typed}}}\n"
 
 
+TOLD: Final = (Path(__file__).parent / "told.txt").read_text()  # where each finding points, why, and what to write
+
 VALIDATION: Final = GOOD[GOOD.index(" " * 16 + "validation_context:") : GOOD.index("          filters: &inbound")]
 
 # What is dangerous, and the only change that makes it so: before, after, and a piece of the line that is pointed at.
@@ -160,9 +162,20 @@ def test_one_dangerous_setting_is_one_finding_where_it_stands(
     (problem,) = _look(text).problems
 
     assert (problem.code, problem.severity) == (code, severity)
-    assert line in text.splitlines()[problem.position.line - 1]
-    assert problem.help
-    assert problem.message
+    pointed = text.splitlines()[problem.position.line - 1]
+    assert line in pointed
+    assert problem.position.file == "envoy.yaml"
+    assert (
+        f"{code} {severity} at {pointed[problem.position.column - 1 :]}\n  {problem.message}\n  {problem.help}\n"
+        in TOLD
+    )
+
+
+def test_everything_that_is_written_down_is_told() -> None:
+    texts = [_changed(before, after) for _, before, after, _ in (*ERRORS, *WARNINGS)]
+    said = {f"  {each.message}\n  {each.help}" for text in texts for each in _look(text).problems}
+
+    assert {block.partition("\n")[2] for block in TOLD.rstrip("\n").split("\n\n")} == said
 
 
 def test_every_code_is_tried() -> None:
@@ -271,7 +284,7 @@ def _by_route(**layers: Mapping[str, object]) -> str:
         {
             "configs": [
                 {"@type": f"{names}ListenersConfigDump", "static_listeners": dumps[0]},
-                {"@type": f"{names}RoutesConfigDump", "static_route_configs": dumps[1]},
+                {"@type": f"{names}RoutesConfigDump", "dynamic_route_configs": dumps[1]},
             ]
         }
     )

@@ -5,7 +5,7 @@ Envoy's ``context_extensions`` and ``bootstrap_metadata_labels_key``.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -74,7 +74,7 @@ def find_workload(facts: RequestFacts, namespace: str, labels: Labels) -> Worklo
     own = extensions.get("workload.namespace") or _own_namespace(facts) or namespace
     if not own:
         raise WorkloadError("neither Envoy nor --namespace says which workload this is")
-    _refuse_unknown(extensions)
+    refuse_unknown(extensions)
     if "workload.labels" in extensions:
         labels = _labels(extensions["workload.labels"])
     elif facts.destination.labels:
@@ -84,7 +84,7 @@ def find_workload(facts: RequestFacts, namespace: str, labels: Labels) -> Worklo
 
 def refuse_unreadable(extensions: Mapping[str, str]) -> None:
     """Raise `WorkloadError` for ``context_extensions`` that no request could be placed by, whatever else it says."""
-    _refuse_unknown(extensions)
+    refuse_unknown(extensions)
     for key, read in (
         ("namespace", _name),
         ("gateway", _name),
@@ -96,7 +96,8 @@ def refuse_unreadable(extensions: Mapping[str, str]) -> None:
             read(_PREFIX + key, extensions[_PREFIX + key])
 
 
-def _refuse_unknown(extensions: Mapping[str, str]) -> None:
+def refuse_unknown(extensions: Iterable[str]) -> None:
+    """Raise `WorkloadError` for names that nothing is known by, whatever their values."""
     for key in extensions:
         if key.startswith(_PREFIX) and key[len(_PREFIX) :] not in _KEYS:
             raise WorkloadError(f"`{key}` says nothing about a workload; known are {', '.join(sorted(_KEYS))}")

@@ -6,7 +6,7 @@ from typing import Final
 import yaml
 
 from countersign.edge.addresses import TcpAddress
-from countersign.policy.workload import WorkloadError, refuse_unreadable
+from countersign.policy.workload import WorkloadError, refuse_unknown, refuse_unreadable
 from countersign.proxy.lint.codes import EnvoyCode
 from countersign.proxy.lint.expected import Finding, Findings, warning
 from countersign.proxy.lint.tree import field, is_kind, is_true, items, members, seconds, text, typed, walk, word
@@ -17,6 +17,7 @@ _HTTP2: Final = (
     ("auto_config",),
     ("use_downstream_protocol_config",),
 )
+_REDACTED: Final = "[redacted]"  # what the admin interface says of `context_extensions`
 _ISTIO_CUSTOM: Final = "envoy.filters.http.rbac"
 _WANTED: Final = (
     (
@@ -139,7 +140,8 @@ def _per_route(config: yaml.Node) -> Findings:
     extensions = field(settings, "context_extensions")
     said = {text(key): text(value) for key, value in members(extensions)}
     try:
-        refuse_unreadable(said)
+        refuse_unknown(said)
+        refuse_unreadable({key: value for key, value in said.items() if value != _REDACTED})
     except WorkloadError as error:
         why = f"every request is denied as workload-unknown: {error}"
         yield Finding(EnvoyCode.WORKLOAD_UNREADABLE, extensions or config, why, "see docs/workloads.md")

@@ -110,6 +110,8 @@ def _parts(root: yaml.Node) -> Iterator[yaml.Node]:
         for state, value in members(dump):
             if text(state) in _NOT_IN_USE:  # of `/config_dump?resource=dynamic_listeners`
                 continue
+            if has_listeners and text(state) == "static_route_configs":
+                continue  # they stand in their listeners
             for item in items(value) or [value]:
                 yield from (member for name, member in members(item) if text(name) not in _NOT_IN_USE)
 
