@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 ENVOY_GATEWAY := v1.9.1
 ISTIO := v0.0.0-20260827124520-eed52ebb66ad
 
-.PHONY: help setup demo test differential fuzz storm lifecycle kubernetes control-planes abuse bench bench-inprocess lock manifests image image-test compose-test lint format protos clean
+.PHONY: help setup demo test differential fuzz storm lifecycle kubernetes control-planes abuse bench bench-inprocess lock manifests image image-test compose-test observability lint format protos clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -89,6 +89,12 @@ compose-test: setup image  ## `docker compose up` on Podman, in namespaces of it
 	  "$$($(BIN)/python -c 'from countersign.mesh.envoy import find_envoy; print(find_envoy())')" "$$(command -v prometheus)"
 	COUNTERSIGN_COMPOSE=$(CURDIR)/.compose/docker-compose COUNTERSIGN_COMPOSE_IMAGES=$(CURDIR)/build/compose \
 	  unshare --net --mount --propagation private tests/compose/apart.sh $(BIN)/python -m pytest -q -rP tests/compose $(ARGS)
+
+observability: setup  ## alerts and dashboard, asked of a real Prometheus (Debian: prometheus) and of Grafana's own types
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null || \
+	  { echo "make observability: no prometheus or promtool: apt-get install prometheus has both" >&2; exit 2; }
+	@$(BIN)/python -c 'import grafana_foundation_sdk' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[observability]'
+	COUNTERSIGN_PROMETHEUS="$$(command -v prometheus)" $(BIN)/python -m pytest -q tests/observability tests/test_observability.py $(ARGS)
 
 lint: setup  ## ruff, mypy strict, import contracts, compose schema, hadolint
 	$(BIN)/ruff check .
