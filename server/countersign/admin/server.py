@@ -5,21 +5,16 @@ the name that is listened on; and what it sends must say that it is JSON, which 
 """
 
 import ipaddress
-import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Final
-from urllib.parse import parse_qs
 
-from countersign.admin.view import Json, View
+from countersign.admin.answers import JSON, METHOD, Answers, Query, RefusedError, only, query_of, text_of
+from countersign.admin.view import View
 from countersign.edge.addresses import AddressError, TcpAddress, parse_address
 from countersign.edge.http_listener import MAX_SECONDS, HttpListener
-from countersign.edge.recorded import RecordedError
-from countersign.explanation.conceal import without_tokens
-from countersign.explanation.described_peer import DescriptionError
-from countersign.policy.workload import WorkloadError
 from countersign.settings import Settings
 
 _log: Final = logging.getLogger(__name__)
@@ -27,25 +22,9 @@ _log: Final = logging.getLogger(__name__)
 CLIENTS: Final = 8  # at a time
 _TIMEOUT: Final = 5  # seconds without an octet
 _MAX_BODY: Final = 1024 * 1024
-_MAX_FIELDS: Final = 64  # of a query
 
-_JSON: Final = "application/json"
-_YAML: Final = "application/yaml"
-_DECISIONS: Final = "/decisions/"
-_METHOD: Final = 405
 _NO_METHOD: Final = 501  # what http.server says in its place
-_PATHS: Final = "/policies, /jwks, /config, /decisions, /decisions/ID and /explain"
 _ALLOWED: Final = {"/explain": "GET, HEAD, POST"}
-
-_Query = Mapping[str, list[str]]
-
-
-class _RefusedError(Exception):
-    """A request gets this status, and this text."""
-
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
-        self.status = status
 
 
 class Admin(HttpListener):
@@ -53,7 +32,7 @@ class Admin(HttpListener):
 
     def __init__(self, address: TcpAddress, view: View, *, seconds: float = MAX_SECONDS) -> None:
         class Handler(_Handler):
-            answers = _Answers(view)
+            answers = Answers(view)
             listens = address
 
         super().__init__(address, Handler, "the admin API", clients=CLIENTS, seconds=seconds)
@@ -68,85 +47,8 @@ def admin(settings: Settings, view: View) -> AbstractContextManager[object]:
     return found
 
 
-class _Answers:
-    """Paths to answers: the media type and the text."""
-
-    def __init__(self, view: View) -> None:
-        self._view = view
-
-    def get(self, path: str, query: _Query) -> tuple[str, str]:
-        """Raise `_RefusedError`."""
-        if path == "/config":
-            _only(query)
-            return _YAML, self._view.configuration
-        return _JSON, _text(self._found(path, query))
-
-    def _found(self, path: str, query: _Query) -> Json:
-        match path:
-            case "/policies":
-                return self._policies(query)
-            case "/jwks":
-                _only(query)
-                return self._view.jwks()
-            case "/decisions":
-                _only(query)
-                return self._view.decisions()
-            case "/explain":
-                return self._explain(query)
-            case _ if path.startswith(_DECISIONS):
-                _only(query)
-                return self._decision(path.removeprefix(_DECISIONS))
-            case _:
-                raise _RefusedError(404, f"try {_PATHS}")
-
-    def post(self, path: str, body: str) -> tuple[str, str]:
-        """Raise `_RefusedError`."""
-        if path != "/explain":
-            raise _RefusedError(_METHOD, "only /explain takes a body")
-        try:
-            return _JSON, _text(self._view.explain(body))
-        except RecordedError as error:
-            raise _RefusedError(400, str(error)) from error
-        except DescriptionError as error:
-            raise _RefusedError(400, f"`{error.part}`: {error.why}" if error.part else error.why) from error
-
-    def _policies(self, query: _Query) -> Json:
-        _only(query, "workload", "label")
-        names, labels = query.get("workload", []), query.get("label", [])
-        if not names and not labels:
-            return self._view.policies()
-        if len(names) != 1:
-            raise _RefusedError(400, "wants one workload=NS/APP")
-        try:
-            return self._view.effective(names[0], labels)
-        except WorkloadError as error:
-            raise _RefusedError(400, str(error)) from error
-
-    def _explain(self, query: _Query) -> Json:
-        _only(query, "decision")
-        if len(query.get("decision", [])) != 1:
-            raise _RefusedError(400, "POST a CheckRequest or the fields of a request in JSON, or GET with decision=ID")
-        return self._decision(query["decision"][0])
-
-    def _decision(self, number: str) -> Json:
-        found = self._view.decision(number)
-        if found is None:
-            raise _RefusedError(404, "no such decision among the latest denials")
-        return found
-
-
-def _only(query: _Query, *names: str) -> None:
-    unknown = [name for name in query if name not in names]
-    if unknown:
-        raise _RefusedError(400, f"takes {', '.join(names) or 'no parameters'}")
-
-
-def _text(value: Json) -> str:
-    return f"{without_tokens(json.dumps(value, indent=2))}\n"
-
-
 class _Handler(BaseHTTPRequestHandler):
-    answers: _Answers
+    answers: Answers
     listens: TcpAddress
     timeout = _TIMEOUT
     server_version = "countersign"
@@ -160,55 +62,55 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:  # (likewise)
         self._answer(self._post)
 
-    def _get(self, path: str, query: _Query) -> tuple[str, str]:
+    def _get(self, path: str, query: Query) -> tuple[str, str]:
         return self.answers.get(path, query)
 
-    def _post(self, path: str, query: _Query) -> tuple[str, str]:
-        _only(query)
-        if self.headers.get_content_type() != _JSON:
-            raise _RefusedError(415, f"wants content-type: {_JSON}")
+    def _post(self, path: str, query: Query) -> tuple[str, str]:
+        only(query)
+        if self.headers.get_content_type() != JSON:
+            raise RefusedError(415, f"wants content-type: {JSON}")
         length = self.headers.get_all("content-length", [])
         if len(length) != 1 or not length[0].isascii() or not length[0].isdigit():
-            raise _RefusedError(411, "wants a content-length")
+            raise RefusedError(411, "wants a content-length")
         if len(length[0]) > len(str(_MAX_BODY)) or int(length[0]) > _MAX_BODY:
-            raise _RefusedError(413, f"more than {_MAX_BODY} bytes")
+            raise RefusedError(413, f"more than {_MAX_BODY} bytes")
         body = self.rfile.read(int(length[0]))
         try:
             return self.answers.post(path, body.decode("utf-8"))
         except UnicodeDecodeError as error:
-            raise _RefusedError(400, f"not UTF-8 at byte {error.start}") from error
+            raise RefusedError(400, f"not UTF-8 at byte {error.start}") from error
 
-    def _answer(self, find: Callable[[str, _Query], tuple[str, str]]) -> None:
+    def _answer(self, find: Callable[[str, Query], tuple[str, str]]) -> None:
         try:
             self._refuse_strangers()
             path, _, query = self.path.partition("?")
-            kind, text = find(path, _query(query))
+            kind, text = find(path, query_of(query))
             status = 200
-        except _RefusedError as refused:
-            status, kind, text = refused.status, _JSON, _text({"error": str(refused)})
+        except RefusedError as refused:
+            status, kind, text = refused.status, JSON, text_of({"error": str(refused)})
         except OSError:
             raise  # the client's
         except Exception as error:  # noqa: BLE001 (whoever asks gets an answer, and the log no text of a request)
             _log.error("the admin API failed with %s", type(error).__name__)
-            status, kind, text = 500, _JSON, _text({"error": "a fault of countersign; see its log"})
+            status, kind, text = 500, JSON, text_of({"error": "a fault of countersign; see its log"})
         self._send(status, kind, text)
 
     def _refuse_strangers(self) -> None:
         hosts = self.headers.get_all("host", [])
         if len(hosts) != 1 or not _is_ours(hosts[0], self.listens):
-            raise _RefusedError(421, f"the host is not this one; ask for http://{self.listens}")
+            raise RefusedError(421, f"the host is not this one; ask for http://{self.listens}")
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
         """For what `http.server` itself refuses; nothing of the request is repeated."""
         if code == _NO_METHOD:
-            self._send(_METHOD, _JSON, _text({"error": "only GET, HEAD, and POST for /explain"}))
+            self._send(METHOD, JSON, text_of({"error": "only GET, HEAD, and POST for /explain"}))
         else:
-            self._send(code, _JSON, _text({"error": "the request cannot be read"}))
+            self._send(code, JSON, text_of({"error": "the request cannot be read"}))
 
     def _send(self, status: int, kind: str, text: str) -> None:
         body = text.encode()
         self.send_response(status)
-        if status == _METHOD:
+        if status == METHOD:
             self.send_header("allow", _ALLOWED.get(self.path.partition("?")[0], "GET, HEAD"))
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(body)))
@@ -220,13 +122,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401 (http.server's)
         """What is asked may be about users: it is not logged."""
-
-
-def _query(text: str) -> _Query:
-    try:
-        return parse_qs(text, keep_blank_values=True, strict_parsing=bool(text), max_num_fields=_MAX_FIELDS)
-    except ValueError as error:
-        raise _RefusedError(400, "the query cannot be read") from error
 
 
 def _is_ours(host: str, listens: TcpAddress) -> bool:
