@@ -4,14 +4,17 @@ import argparse
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from countersign.cli.mesh_flags import add_name_flags
+from countersign.cli.policies import read_policies
 from countersign.cli.problem_formats import FORMATS, count
 from countersign.core.posture import Posture
 from countersign.core.spiffe import is_trust_domain
-from countersign.edge.policy_files import parse_files, read_files
+from countersign.edge.kubernetes.address import ClusterError
+from countersign.edge.kubernetes.placed import placed
+from countersign.edge.policy_files import parse_files
+from countersign.explanation.conceal import printable
 from countersign.policy.analysis.analyze import Written, analyze
 from countersign.policy.analysis.surroundings import Surroundings
 from countersign.policy.parse import errors_in
@@ -27,7 +30,7 @@ _IO: Final = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to look at, what is known of the mesh, and how to say it."""
     add = parser.add_argument
-    add("paths", metavar="PATH", nargs="+", help="file or directory of Istio YAML")
+    add("paths", metavar="PATH", nargs="+", help="file or directory of Istio YAML, or kubernetes://")
     add_name_flags(parser)
     add("--namespace", metavar="NS", default="", help="of resources that do not name theirs")
     add(
@@ -52,7 +55,7 @@ class _Result:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 0: nothing to fail on; 1: problems, or no policy at all; 3: a file cannot be read."""
+    """Exit code 0: nothing to fail on; 1: problems, or no policy at all; 2: no cluster; 3: a file cannot be read."""
     try:
         surroundings = _surroundings(arguments)
     except _UsageError as error:
@@ -60,7 +63,10 @@ def run(arguments: argparse.Namespace) -> int:
         return _USAGE
     show = FORMATS[arguments.output]
     try:
-        texts = read_files([Path(path) for path in arguments.paths])
+        texts = read_policies(arguments.paths)
+    except ClusterError as error:
+        print(f"countersign analyze: {printable(str(error))}", file=sys.stderr)
+        return _USAGE
     except PolicyError as error:
         print(show(error.problems, len({problem.position.file for problem in error.problems})), end="")
         return _IO
@@ -93,7 +99,7 @@ def _look(texts: Mapping[str, str], namespace: str, surroundings: Surroundings) 
         complete=not broken,
     )
     found = sorted([*problems, *analyze(written, surroundings)], key=lambda problem: problem.position)
-    return _Result(problems=tuple(found), resources=len(loaded.resources))
+    return _Result(problems=tuple(placed(found, texts)), resources=len(loaded.resources))
 
 
 def _unusable(keys: KeySet) -> list[str]:

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from io import TextIOWrapper
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from countersign.cli.config.admin_flags import DEFAULT_ADMIN
+from countersign.cli.policies import parse_policies, read_policies
 from countersign.edge.addresses import AddressError, TcpAddress, parse_address
-from countersign.edge.policy_files import parse_files, read_files
+from countersign.edge.kubernetes.address import ClusterError
 from countersign.explanation.conceal import printable
 from countersign.explanation.effective import Effective, effective, from_json, label, workload_named
 from countersign.policy.problems import Code, PolicyError
@@ -40,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--admin", metavar="HOST:PORT", type=_tcp, default=DEFAULT_ADMIN, help="a server's (default: %(default)s)"
     )
-    where.add_argument("--policies", metavar="PATH", type=Path, action="append", help="no server: files; repeatable")
+    where.add_argument(
+        "--policies", metavar="PATH", action="append", help="no server: files, or kubernetes://; repeatable"
+    )
     add("--root-namespace", metavar="NS", default="istio-system", help="with --policies (default: %(default)s)")
     add("--namespace", metavar="NS", default="", help="with --policies: of resources that do not name theirs")
     add("-o", "--output", "--format", choices=("text", "json"), default="text", help="default: %(default)s")
@@ -51,14 +53,14 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         workload = workload_named(arguments.workload, tuple(map(label, arguments.label)))
         if arguments.policies:
-            loaded, _ = parse_files(read_files(arguments.policies), arguments.namespace)
+            loaded, _ = parse_policies(read_policies(arguments.policies), arguments.namespace)
             found = effective(loaded.resources, workload, arguments.root_namespace)
         else:
             found = from_json(_asked(arguments.admin, arguments.workload, arguments.label))
     except PolicyError as error:
         print(f"countersign check: the policies cannot be used\n{error}", file=sys.stderr)
         return _IO if all(problem.code is Code.UNREADABLE_FILE for problem in error.problems) else _USAGE
-    except (WorkloadError, _UsageError) as error:
+    except (WorkloadError, ClusterError, _UsageError) as error:
         print(f"countersign check: {printable(str(error))}", file=sys.stderr)
         return _USAGE
     if isinstance(sys.stdout, TextIOWrapper):

@@ -14,11 +14,13 @@ from countersign.authorize import judge
 from countersign.cli.described import add_request_flags, description, refuse_description, text_or_file
 from countersign.cli.explanation_text import Style, as_text
 from countersign.cli.mesh_flags import DEFAULT_POLICIES, add_mesh_flags, mesh_of
+from countersign.cli.policies import parse_policies, read_policies
 from countersign.cli.times import moment
 from countersign.core.decision import Deny
 from countersign.core.facts import RequestFacts
 from countersign.core.jwt_rule import KeySource, RemoteKeys
-from countersign.edge.policy_files import parse_files, read_files
+from countersign.edge.kubernetes.address import ClusterError
+from countersign.edge.kubernetes.placed import placed
 from countersign.edge.recorded import RecordedError, read_recorded
 from countersign.explanation.conceal import printable, without_tokens
 from countersign.explanation.described import described_request, towards
@@ -39,7 +41,7 @@ from countersign.tokens.strict_json import JsonError, loads
 
 _ALLOWED, _DENIED, _USAGE, _IO = 0, 1, 2, 3
 _GENERATION: Final = 1
-_PURPOSE: Final = "Flags describe the request, or --request has one that was recorded. Nothing is fetched or served."
+_PURPOSE: Final = "Flags describe the request, or --request has one that was recorded. No keys are fetched."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--policies",
         metavar="PATH",
         action="append",
-        help=f"file or directory of Istio YAML; repeatable (default: {DEFAULT_POLICIES})",
+        help=f"file or directory of Istio YAML, or kubernetes://; repeatable (default: {DEFAULT_POLICIES})",
     )
     add_request_flags(parser)
     add("--request", metavar="FILE[:LINE]", help="a recorded CheckRequest as JSON, or one line of many")
@@ -85,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"countersign explain: the policies cannot be used\n{error}", file=sys.stderr)
         unreadable = all(problem.code is Code.UNREADABLE_FILE for problem in error.problems)
         return _IO if unreadable else _USAGE
-    except (SettingsError, DescriptionError, RecordedError, KeySetError) as error:
+    except (SettingsError, DescriptionError, RecordedError, KeySetError, ClusterError) as error:
         print(f"countersign explain: {printable(without_tokens(str(error)))}", file=sys.stderr)
         return _USAGE
     if isinstance(sys.stdout, TextIOWrapper):
@@ -126,9 +128,9 @@ def _claims(text: str | None) -> UnverifiedToken | None:
 
 
 def _explain(question: _Question, arguments: argparse.Namespace, mesh: Mesh) -> Explanation:
-    roots = [Path(text) for text in arguments.policies or [DEFAULT_POLICIES]]
-    loaded, inline = parse_files(read_files(roots), mesh.namespace)
-    for warning in loaded.warnings:
+    texts = read_policies(arguments.policies or [DEFAULT_POLICIES])
+    loaded, inline = parse_policies(texts, mesh.namespace)
+    for warning in placed(loaded.warnings, texts):
         print(warning.render(), file=sys.stderr)
     resources = loaded.resources
     policies = PolicySet(resources, mesh.root_namespace, _GENERATION) if len(resources) else None

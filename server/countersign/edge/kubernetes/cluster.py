@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final
 
 from countersign.edge.kubernetes.address import Cluster
-from countersign.edge.kubernetes.api import PLURALS, Collection
 from countersign.edge.kubernetes.follow import UNASKED, Follower
+from countersign.edge.kubernetes.listing import collections_of
 from countersign.edge.kubernetes.objects import Objects
 from countersign.edge.kubernetes.standing import ClusterStanding
 
@@ -24,7 +24,7 @@ class ClusterPolicies:
         self._cluster = cluster
         self._on_news = on_news
         self._changed = asyncio.Event()
-        collections = [Collection(kind, namespace) for namespace in cluster.namespaces or ("",) for kind in PLURALS]
+        collections = collections_of(cluster)
         self._objects = Objects(collections)
         self._followers = [
             Follower(cluster, each, self._objects, self._changed.set, self._hear) for each in collections

@@ -7,16 +7,17 @@ makes no sense. Source: kubernetes.io, "Kubernetes API Concepts"; the reflector 
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Final, NamedTuple
 
 import httpx2
 
 from countersign.edge.kubernetes.address import Cluster, ClusterError
-from countersign.edge.kubernetes.api import VERSIONS, ApiError, Change, Collection, Event, pages, watching
+from countersign.edge.kubernetes.api import VERSIONS, ApiError, Change, Collection, Event, watching
 from countersign.edge.kubernetes.connect import connect
-from countersign.edge.kubernetes.objects import Objects, refuse_too_many, texts_of
+from countersign.edge.kubernetes.listing import listed
+from countersign.edge.kubernetes.objects import Objects
 
 _LASTING: Final = 5.0  # seconds after which the next failure is the first again
 _FIRST_PAUSE: Final = 0.25  # seconds, doubled with each failure
@@ -112,34 +113,13 @@ class Follower:
                 return
 
     async def _list(self, client: httpx2.AsyncClient) -> None:
-        for version in VERSIONS:
-            try:
-                texts, since = await self._listed(client, version)
-            except ApiError as fault:
-                if not fault.is_not_served:
-                    raise
-            else:
-                self._objects.replace(self._collection, texts)
-                self._version, self._since = version, since
-                self._listed_at = time.monotonic()
-                self.lists += 1
-                self._heard()
-                self._on_change()
-                return
-        raise ApiError(f"neither {' nor '.join(VERSIONS)} of it is served: are Istio's CRDs installed?", 404)
-
-    async def _listed(self, client: httpx2.AsyncClient, version: str) -> tuple[Mapping[str, str], str]:
-        """The texts of all objects, and the resource version at which they are so."""
-        texts: dict[str, str] = {}
-        characters, since = 0, ""
-        async with aclosing(pages(client, self._collection.path(version))) as found:
-            async for page in found:
-                more = await asyncio.to_thread(texts_of, self._collection.kind, version, page.objects)
-                texts |= more
-                characters += sum(map(len, more.values()))
-                refuse_too_many(len(texts), characters)
-                since = page.resource_version
-        return texts, since
+        found = await listed(client, self._collection)
+        self._objects.replace(self._collection, found.texts)
+        self._version, self._since = found.version, found.since
+        self._listed_at = time.monotonic()
+        self.lists += 1
+        self._heard()
+        self._on_change()
 
     async def _watch(self, client: httpx2.AsyncClient) -> None:
         seconds = random.randint(self._pace.least, self._pace.most)  # noqa: S311 (spreads, keeps no secret)
