@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -114,6 +116,27 @@ def test_what_to_do_is_written_for_each_alert_and_for_no_other() -> None:
     alerts = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))
     told = re.findall(r"^### (\w+)$", (ROOT / "docs" / "operating.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert told == [rule["alert"] for group in alerts["groups"] for rule in group["rules"]]
+
+
+def test_each_alert_has_something_to_look_at_and_all_of_it_exists(labels: dict[str, set[str]]) -> None:
+    """A verb, an address of the probes or the admin API, or a metric; flags are those of ``serve`` or of the verb."""
+    pages = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("lifecycle.md", "admin.md")]
+    _, *sections = re.split(
+        r"^### \w+$", (ROOT / "docs" / "operating.md").read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
+    for section in sections:
+        quoted = [" ".join(each.split()) for each in re.findall(r"`([^`]+)`", section)]
+        verbs = {each for each in quoted if each.startswith("countersign ")}
+        addresses = {each for each in quoted if each.startswith("/")}
+        metrics = {each for each in quoted if each.startswith("countersign_")}
+        assert verbs | addresses | metrics, section
+        assert metrics <= labels.keys(), section
+        assert all(any(f"`{each}" in page or f" {each}" in page for page in pages) for each in addresses), section
+        for command in {f"countersign serve {flag}" for flag in quoted if flag.startswith("--")} | verbs:
+            words = [word for word in command.split()[1:] if not word.startswith("--")]
+            parser = [sys.executable, "-m", "countersign", *words, "--help"]
+            shown = subprocess.run(parser, capture_output=True, text=True, timeout=60, check=True).stdout
+            assert all(word in shown for word in command.split() if word.startswith("--")), command
 
 
 def test_each_test_that_the_security_model_names_exists() -> None:
