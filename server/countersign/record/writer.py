@@ -87,6 +87,8 @@ class Writer:
         return lines
 
     def _line(self, answered: Answered) -> bytes:
+        # Read again: an answer from memory was never decoded, and what others were judged by has only the headers that
+        # rules name; whole facts, kept in the queue, would take two to four times the octets of the payload.
         facts: RequestFacts | None = None
         try:
             with suppress(RequestError):
