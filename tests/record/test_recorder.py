@@ -23,7 +23,7 @@ from countersign.record.settings import LogFile, Mode, RecordSettings
 from countersign.record.writer import Writer
 from countersign.wire import auth_pb2 as pb
 
-from tests.edge.serving import reason, request, snapshot
+from tests.edge.serving import TIMEOUT, reason, request, snapshot
 from tests.record.answering import ALLOW, DENY, answered
 
 
@@ -146,6 +146,11 @@ def test_a_sink_that_hangs_holds_up_neither_checks_nor_the_end(tmp_path: Path) -
     recorder.stop()
     assert time.monotonic() - begun < 5
     os.close(reader)
+    # What hung has heard of that, and ends: else it would speak in the log of a later test.
+    threads = [thread for thread in threading.enumerate() if thread.name == "decision log"]
+    for thread in threads:
+        thread.join(TIMEOUT)
+    assert not any(thread.is_alive() for thread in threads)
 
 
 @pytest.mark.parametrize(
