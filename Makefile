@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 ENVOY_GATEWAY := v1.9.1
 ISTIO := v0.0.0-20260827124520-eed52ebb66ad
 
-.PHONY: help setup demo test differential fuzz storm lifecycle kubernetes control-planes abuse bench bench-inprocess lock manifests image image-test compose-test observability lint format protos clean
+.PHONY: help setup demo test differential oracle fuzz storm lifecycle kubernetes control-planes abuse bench bench-inprocess lock manifests image image-test compose-test observability lint format protos clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -29,8 +29,13 @@ test: setup  ## every test, the real Envoy included
 	$(BIN)/coverage run -m pytest $(ARGS)
 	@$(BIN)/coverage report --skip-covered --skip-empty
 
-differential: setup  ## SEED=1 PAIRS=50000: random policies and requests, the real Envoy is the judge
-	$(BIN)/python -m tests.envoy.judge.run --seed $(or $(SEED),1) --pairs $(or $(PAIRS),50000)
+differential: setup  ## SEED=1 PAIRS=50000: random policies and requests, the real Envoy is the judge; JUDGE=istio: its filters from Istio's Go code
+	$(BIN)/python -m tests.envoy.judge.run --seed $(or $(SEED),1) --pairs $(or $(PAIRS),50000) --judge $(or $(JUDGE),ours)
+
+oracle: setup  ## SEED=1: our reading of Istio's policies against Istio's own Go code (minutes to build, once)
+	@command -v go >/dev/null || { echo "make oracle: Go is not installed; it builds Istio's own code" >&2; exit 2; }
+	COUNTERSIGN_ORACLE=1 $(BIN)/python -m pytest -q tests/envoy/istio
+	$(BIN)/python -m tests.envoy.istio.run --seed $(or $(SEED),1) $(ARGS)
 
 fuzz: setup  ## SECONDS=60 or EXECS=10000000: the parsers under coverage-guided fuzzing
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[fuzz]'

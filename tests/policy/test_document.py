@@ -220,6 +220,15 @@ def test_a_scalar_that_wants_quotes_is_told_so(text: str, advice: str) -> None:
     assert _only(report)[2] == advice
 
 
+@pytest.mark.parametrize("text", ["y", "N", "1e3", "08080", "0o17"])
+def test_what_only_kubernetes_reads_as_something_else_is_a_string(text: str) -> None:
+    """To sigs.k8s.io/yaml these are booleans and numbers, which the API server refuses; they mean what stands there."""
+    root, report = _root(text)
+
+    assert read_string(root, report, "x") == text
+    assert report.problems == []
+
+
 def test_a_string_is_a_string_however_it_is_written() -> None:
     for text in ("abc", "'abc'", '"abc"', "|-\n  abc", ">-\n  abc", "!!str abc"):
         root, report = _root(text)

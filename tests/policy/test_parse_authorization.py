@@ -492,6 +492,11 @@ def test_a_trust_domain_has_one_asterisk_at_an_end(value: str, wrong: str) -> No
             assert _refused_rule(rule) == [(Code.INVALID_VALUE, f"`{value}` in `{field}`: {wrong}", "")]
         else:
             assert _rule(rule).sources[0][0].values == (value,)
+    condition = f"{{when: [{{key: source.trustDomain, values: ['{value}']}}]}}"
+    if wrong:
+        assert _refused_rule(condition) == [(Code.INVALID_VALUE, f"`{value}` in `source.trustDomain`: {wrong}", "")]
+    else:
+        assert _rule(condition).conditions[0][0].values == (value,)
 
 
 def test_five_hundred_and_twelve_sources_are_istios_most() -> None:
@@ -543,7 +548,6 @@ def test_every_key_takes_values_and_not_values(key: str) -> None:
         ("request.auth.claims[[a]]", "request.auth.claims", ("[a]",)),
         ("request.auth.claims[[a]", "request.auth.claims", ("[a",)),
         ("request.auth.claims[a]]", "request.auth.claims", ("a]",)),
-        ("request.auth.claims[a][]", "request.auth.claims", ("a][",)),
         ("request.auth.claims[a][b[c]", "request.auth.claims", ("a][b[c",)),
         ("request.auth.claims[a]b][c]", "request.auth.claims", ("a]b][c",)),
         ("source.ip", "source.ip", ()),
@@ -586,6 +590,14 @@ def test_brackets_hold_a_header_or_a_path_of_claims(key: str, attribute: str, ar
             (Code.INVALID_VALUE, "`request.auth.claims[]` wants a name in brackets", "request.auth.claims[name]"),
         ),
         (
+            "{key: 'request.auth.claims[a][]', values: [a]}",
+            (Code.INVALID_VALUE, "`request.auth.claims[a][]` has an empty name", "request.auth.claims[name][name]"),
+        ),
+        (
+            "{key: 'request.auth.claims[][a]', values: [a]}",
+            (Code.INVALID_VALUE, "`request.auth.claims[][a]` has an empty name", "request.auth.claims[name][name]"),
+        ),
+        (
             "{key: 'request.auth.claims[a]b', values: [a]}",
             (Code.INVALID_VALUE, "`request.auth.claims[a]b` wants a name in brackets", "request.auth.claims[name]"),
         ),
@@ -593,6 +605,14 @@ def test_brackets_hold_a_header_or_a_path_of_claims(key: str, attribute: str, ar
         (
             "{key: source.user, values: [a]}",
             (Code.INVALID_VALUE, "unknown key `source.user`", "did you mean `source.ip`?"),
+        ),
+        (
+            "{key: 'request.headersX[a]', values: [a]}",
+            (Code.INVALID_VALUE, "unknown key `request.headersX[a]`", "did you mean `request.headers`?"),
+        ),
+        (
+            "{key: 'request.auth.claimsX[a]', values: [a]}",
+            (Code.INVALID_VALUE, "unknown key `request.auth.claimsX[a]`", "did you mean `request.auth.claims`?"),
         ),
         ("{key: '', values: [a]}", (Code.INVALID_VALUE, "unknown key ``", None)),
         ("{key: operation.path, values: [a]}", (Code.INVALID_VALUE, "unknown key `operation.path`", None)),

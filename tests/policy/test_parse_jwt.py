@@ -161,6 +161,9 @@ def test_a_key_set_is_at_an_http_url(uri: str) -> None:
         "HTTPS://a",
         "https://é/c",
         "https://a/é",
+        "https://a/%zz",
+        "https://a/%2",
+        "https://a/?b=%",
         "https://a/" + "x" * 2039,
     ],
 )

@@ -139,3 +139,20 @@ def test_peers_are_never_targeted(field: str) -> None:
         parse({"f": peer_authentication(f"{{{field}: {GATEWAY}}}")}, None, lambda _: "")
 
     assert [problem.message for problem in error.value.problems] == [f"unknown field `{field}` in `spec`"]
+
+
+@pytest.mark.parametrize("wrong", ["[]", "''", "[a]"])
+def test_labels_of_the_wrong_type_are_an_error_even_if_they_are_empty(wrong: str) -> None:
+    """Or a policy that was meant for one workload would be for all."""
+    ((code, message, _),) = _refused(f"{{selector: {{matchLabels: {wrong}}}}}")
+
+    assert code is Code.WRONG_TYPE
+    assert message.startswith("`selector.matchLabels` wants an object")
+    assert load(authorization("{selector: {matchLabels: {}}}")).authorization_policies[0].meta.selector == {}
+
+
+def test_the_name_of_a_target_has_at_most_253_characters() -> None:
+    ((code, message, _),) = _refused(f"{{targetRefs: [{{kind: Service, name: {'a' * 254}}}]}}")
+
+    assert (code, message) == (Code.INVALID_VALUE, "the name of a target is longer than 253 characters")
+    assert _targets(f"{{targetRefs: [{{kind: Service, name: {'a' * 253}}}]}}")[0].name == "a" * 253

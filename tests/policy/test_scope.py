@@ -250,6 +250,23 @@ def test_of_one_issuer_the_workloads_own_rule_is_first_then_the_oldest_then_the_
     assert [rule.audiences[0] for rule in scoped(text).jwt_rules] == ["older-a", "older-b", "younger", "root"]
 
 
+def test_of_one_issuer_a_waypoints_rules_come_before_those_of_a_service_elsewhere() -> None:
+    """Whatever their names: its own namespace, the root namespace, the service's."""
+    text = "".join(
+        request_authentication(
+            f"{{targetRefs: [{target}], jwtRules: [{{issuer: a, audiences: [{name}], {KEYS}}}]}}", name, namespace
+        )
+        for name, namespace, target in (
+            ("a-service", "shop", _at("books", "Service")),
+            ("b-root", ROOT_NAMESPACE, _at("istio-waypoint", "GatewayClass")),
+            ("c-own", "apps", _at("way")),
+        )
+    )
+    waypoint = _waypoint(ServiceRef("Service", "shop", "books"))
+
+    assert [rule.audiences[0] for rule in scoped(text, waypoint).jwt_rules] == ["c-own", "b-root", "a-service"]
+
+
 # --- mTLS -------------------------------------------------------------------------------------------------------------
 
 
@@ -337,6 +354,40 @@ def test_of_several_policies_at_one_level_the_oldest_counts_alone(namespace: str
     assert _mode(policy("a", "DISABLE", young) + policy("b", "STRICT", old)) is MtlsMode.STRICT
     assert _mode(policy("a", "STRICT", old) + policy("b", "DISABLE", old)) is MtlsMode.STRICT
     assert _mode(policy("b", "DISABLE", old) + policy("a", "STRICT", old)) is MtlsMode.STRICT
+
+
+@pytest.mark.parametrize("created", ["null", "~", ""])
+def test_a_timestamp_that_says_nothing_is_as_old_as_none(created: str) -> None:
+    """`creationTimestamp: null` stands in what many tools write; to Istio it is the zero time, older than any."""
+    nothing = peer_authentication("{mtls: {mode: STRICT}}", "b")
+    nothing = nothing.replace("metadata: {", f"metadata: {{creationTimestamp: {created}, ")
+    dated = peer_authentication("{mtls: {mode: DISABLE}}", "a")
+    dated = dated.replace("metadata: {", "metadata: {creationTimestamp: '2021-01-01T00:00:00Z', ")
+
+    assert _mode(nothing + dated) is MtlsMode.STRICT
+    assert _mode(nothing.replace("STRICT", "DISABLE") + dated.replace("DISABLE", "STRICT")) is MtlsMode.DISABLE
+
+
+def test_timestamps_are_compared_as_times() -> None:
+    def policy(name: str, mode: str, created: str) -> str:
+        text = peer_authentication(f"{{mtls: {{mode: {mode}}}}}", name)
+        return text.replace("metadata: {", f"metadata: {{creationTimestamp: '{created}', ")
+
+    noon, later = "2021-01-01T12:00:00Z", "2021-01-01T13:00:00+02:00"  # an hour before noon
+
+    assert _mode(policy("a", "DISABLE", noon) + policy("b", "STRICT", later)) is MtlsMode.STRICT
+    assert _mode(policy("a", "DISABLE", noon) + policy("b", "STRICT", "2021-01-01T13:00:00Z")) is MtlsMode.DISABLE
+
+
+@pytest.mark.parametrize(
+    "created",
+    ["yesterday", "2021-01-01", "2021-13-01T00:00:00Z", "20210101T000000Z", "[]", "0001-01-01T00:00:00+01:00"],
+)
+def test_what_is_no_timestamp_is_an_error(created: str) -> None:
+    text = peer_authentication("{}").replace("metadata: {", f"metadata: {{creationTimestamp: {created}, ")
+
+    with pytest.raises(ValueError, match="creationTimestamp"):
+        load(text)
 
 
 # --- the set ----------------------------------------------------------------------------------------------------------

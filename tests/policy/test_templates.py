@@ -107,9 +107,23 @@ def test_a_template_that_says_something_else_is_an_error(value: str, message: st
     assert check_template(value) == message
 
 
-@pytest.mark.parametrize("value", ["/{*}", "/{**}", "/a/{*}/b/{**}/c/d", "/{*}/{*}/{**}", "/{*}//a", "{*}", "/a", "a*"])
+@pytest.mark.parametrize("value", ["/{*}", "/{**}", "/a/{*}/b/{**}/c/d", "/{*}/{*}/{**}", "/{*}/a/", "/a", "a*", "//a"])
 def test_a_sound_value_is_nothing_to_speak_of(value: str) -> None:
     assert check_template(value) == ""
+
+
+@pytest.mark.parametrize("value", ["{*}", "{**}", "a/{*}", "{*}/a"])
+def test_a_template_begins_with_a_slash_or_no_path_could_match_it(value: str) -> None:
+    """Istio accepts it, and Envoy's process ends."""
+    assert check_template(value) == "a template begins with `/`, as every path does"
+    assert check_template(f"/{value}") == ""
+
+
+@pytest.mark.parametrize("value", ["//{*}", "/a//{*}", "/{*}//a", "/{*}//"])
+def test_a_template_has_no_empty_segment(value: str) -> None:
+    """Istio refuses the second and the third, and for the others Envoy's process ends."""
+    assert check_template(value) == "a templated path has no empty segment"
+    assert check_template(value.replace("//", "/")) == ""
 
 
 def test_the_published_detection_of_templates() -> None:

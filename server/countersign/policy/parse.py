@@ -5,8 +5,11 @@ is dropped makes a rule wider than it reads.
 Source: security.istio.io v1 and v1beta1; validation rules of Istio's webhook (pkg/config/validation).
 """
 
+import contextlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final
 
 import yaml
@@ -37,6 +40,9 @@ from countersign.policy.resources import (
 _GROUP: Final = "security.istio.io"
 _VERSIONS: Final = frozenset({f"{_GROUP}/v1", f"{_GROUP}/v1beta1"})
 _KINDS: Final = frozenset({"AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"})
+_TIME: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:Z|[-+][0-9]{2}:[0-9]{2})"
+)  # RFC 3339
 _TOP: Final = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
 
 
@@ -202,9 +208,22 @@ def _meta(
         namespace=namespace,
         selector=read_selector(places, report),
         targets=read_targets(places, report) if kind != "PeerAuthentication" else (),
-        created=_scalar(metadata.get("creationTimestamp")),
+        created=_created(metadata.get("creationTimestamp"), report),
         source=report.source(root),
     )
+
+
+def _created(node: yaml.Node | None, report: Report) -> str:
+    """The time in UTC, so that it sorts as text; empty, and so the oldest, if nobody says it."""
+    if node is None or is_null(node):
+        return ""
+    text = _scalar(node)
+    if _TIME.fullmatch(text) is not None:
+        with contextlib.suppress(ValueError, OverflowError):  # no such day, or none in UTC
+            return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    wrong = f"`metadata.creationTimestamp` is no time: `{text}`"
+    report.error(node, Code.INVALID_VALUE, wrong, "such as 2026-01-31T12:00:00Z, or leave it out")
+    return ""
 
 
 def unreadable(file: str, why: str) -> Problem:

@@ -113,8 +113,10 @@ def scope(resources: Resources, workload: Workload, root_namespace: str) -> Work
     def applies(meta: Meta) -> bool:
         return attaches(meta, workload, root_namespace)
 
-    def order(meta: Meta) -> tuple[bool, str, str]:
-        return meta.namespace != workload.namespace, meta.created, meta.name
+    def order(meta: Meta) -> tuple[bool, bool, str, str]:
+        """The workload's namespace, the root namespace, that of the service which a waypoint serves."""
+        own = meta.namespace == workload.namespace
+        return not own, meta.namespace != root_namespace, meta.created, meta.name
 
     requests = [resource for resource in resources.request_authentications if applies(resource.meta)]
     requests.sort(key=lambda resource: order(resource.meta))

@@ -13,7 +13,7 @@ from tests.envoy.judge.arena import Arena
 from tests.envoy.judge.compare import Disagreement
 from tests.envoy.judge.generate import policy_set
 from tests.envoy.judge.peers import NATIVE
-from tests.envoy.judge.policy_set import PolicySet
+from tests.envoy.judge.policy_set import PolicySet, Prepare
 
 _AGAIN: Final = 0.2  # of all requests
 _RECENT: Final = 50
@@ -47,11 +47,11 @@ class Score:
         self.disagreements += other.disagreements
 
 
-def play(seed: str, sets: int, pairs: int) -> Score:
+def play(seed: str, sets: int, pairs: int, prepare: Prepare = list) -> Score:
     """Judge ``pairs`` requests about ``sets`` policy sets; the same seed gives the same ones."""
     rng = Random(seed)  # noqa: S311 (repeatable, not secret)
     shared = generate_peers.for_mesh(rng)
-    policies = [policy_set(rng, f"set-{number}", shared) for number in range(sets)]
+    policies = prepare([policy_set(rng, f"set-{number}", shared) for number in range(sets)])
     with tempfile.TemporaryDirectory(prefix="judge") as directory, Arena(policies, Path(directory)) as arena:
         return _judge(rng, arena, policies, pairs)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from tests.envoy.judge import jwt_authn, peers
-from tests.envoy.judge.matchers import Json
+from tests.envoy.judge.matchers import NOTHING, Json
 from tests.envoy.judge.policy_set import MESH, PORTS, PROVIDERS, REFUSING, PolicySet
 from tests.envoy.judge.rules import Target
 from tests.envoy.judge.translate import filters
@@ -26,9 +26,9 @@ def http_filters(sets: Sequence[PolicySet]) -> Iterator[Json]:
     yield from (_rbac(name) for name in (_PEERS, *_CUSTOM))
     yield {"name": _ASK, "typed_config": _provider(), **_OFF}
     for each in sets:
-        rules = jwt_authn.rules_of(each.applying("RequestAuthentication"))
-        if rules:
-            yield {"name": f"{_JWT}.{each.name}", "typed_config": jwt_authn.filter_config(rules), **_OFF}
+        tokens = _tokens(each)
+        if tokens:
+            yield {"name": f"{_JWT}.{each.name}", "typed_config": tokens, **_OFF}
     yield from (_rbac(name) for name in _BY_ACTION.values())
 
 
@@ -48,23 +48,46 @@ def per_route(policies: PolicySet, *, identified: bool) -> Json:
     """The configuration of each filter on the route of a set. Without ``identified`` the peer counts as nobody."""
     ports = list(PORTS.values())
     config: Json = {_PEERS: _settings(peers.rbac(policies.modes(), ports, MESH))}
-    if jwt_authn.rules_of(policies.applying("RequestAuthentication")):
+    if _tokens(policies):
         requirement = {"requirement_name": jwt_authn.REQUIREMENT}
         config[f"{_JWT}.{policies.name}"] = {"@type": f"{HTTP}.jwt_authn.v3.PerRouteConfig", **requirement}
-    target = Target(mesh=MESH, providers=PROVIDERS, identified=identified)
-    authorization = policies.applying("AuthorizationPolicy")
-    custom = [each for each in authorization if each["spec"].get("action") == "CUSTOM"]
+    custom, local = _authorization(policies, identified=identified)
     rbac = iter(_CUSTOM)
-    for each in filters(custom, target):
+    for each in custom:
         if each["name"].endswith("ext_authz"):
             extensions = {"workload.namespace": REFUSING, "workload.labels": ""}
             config[_ASK] = asked(extensions)
         else:
             config[next(rbac)] = _settings(each["typedConfig"])
-    for each in filters([each for each in authorization if each not in custom], target):
+    for each in local:
         rules = each["typedConfig"].get("rules") or each["typedConfig"]["shadowRules"]
         config[_BY_ACTION[rules.get("action", "ALLOW")]] = _settings(each["typedConfig"])
     return config
+
+
+def _tokens(policies: PolicySet) -> Json | None:
+    if policies.made is not None:
+        return policies.made.tokens
+    rules = jwt_authn.rules_of(policies.applying("RequestAuthentication"))
+    return jwt_authn.filter_config(rules) if rules else None
+
+
+def _authorization(policies: PolicySet, *, identified: bool) -> tuple[Sequence[Json], Sequence[Json]]:
+    """The filters of CUSTOM, and those of the other actions."""
+    if policies.made is not None:
+        found = policies.made.custom, policies.made.local
+        return found if identified else (unidentified(found[0]), unidentified(found[1]))
+    target = Target(mesh=MESH, providers=PROVIDERS, identified=identified)
+    authorization = policies.applying("AuthorizationPolicy")
+    custom = [each for each in authorization if each["spec"].get("action") == "CUSTOM"]
+    return filters(custom, target), filters([each for each in authorization if each not in custom], target)
+
+
+def unidentified(value: Any) -> Any:
+    """Filters for a peer that counts as nobody."""
+    if isinstance(value, dict):
+        return NOTHING if "authenticated" in value else {name: unidentified(each) for name, each in value.items()}
+    return [unidentified(each) for each in value] if isinstance(value, list) else value
 
 
 def refused() -> Json:

@@ -1,6 +1,6 @@
 """The policies of one workload, and the mesh that they are all written for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,13 +27,28 @@ REFUSALS: Final[Sequence[Json]] = [  # the provider is Countersign too: this is 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What somebody else than our translator made of a set: filters by what they are for, in Envoy's JSON."""
+
+    custom: Sequence[Json]
+    tokens: Json | None
+    local: Sequence[Json]
+    tcp: Sequence[Json]
+    modes: Modes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySet:
-    """Policies for one workload; the namespace's name is the set's. ``shared``: those that all sets have in common."""
+    """Policies for one workload; the namespace's name is the set's. ``shared``: those that all sets have in common.
+
+    Envoy's own filters are those ``made`` of it, else our translator's.
+    """
 
     name: str
     documents: Sequence[Json]
     shared: Sequence[Json] = ()
     tcp: bool = False
+    made: Made | None = None
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -46,5 +61,10 @@ class PolicySet:
 
     def modes(self) -> Modes:
         """What PeerAuthentications make of the workload's ports."""
+        if self.made is not None:
+            return self.made.modes
         policies = [each for each in (*self.shared, *self.documents) if each["kind"] == "PeerAuthentication"]
         return peers.compose(policies, self.name, self.labels, MESH)
+
+
+Prepare = Callable[[Sequence[PolicySet]], list[PolicySet]]  # says what was made of policy sets, or nothing

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import yaml
 from countersign.mesh.envoy import find_envoy
 from countersign.mesh.process import Child, wait_until
 
@@ -44,7 +43,7 @@ class Processes:
     def serve(self, documents: Sequence[Json], configuration: Json, *flags: str) -> None:
         """Start both Countersigns with these policies (and further flags), and Envoy; wait until all are ready."""
         policies = self._directory / "policies.yaml"
-        policies.write_text(yaml.safe_dump_all(documents, sort_keys=False), encoding="utf-8")
+        policies.write_text("\n---\n".join(map(json.dumps, documents)), encoding="utf-8")
         servers = []
         for posture in POSTURES:
             probes = _free_port()

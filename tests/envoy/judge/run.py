@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Final, TextIO
 
+from tests.envoy.istio.prepare import prepared_by
 from tests.envoy.judge import tcp_batch
 from tests.envoy.judge.batch import Score, play
 from tests.envoy.judge.compare import Disagreement
+from tests.envoy.judge.policy_set import Prepare
 from tests.envoy.judge.report import render
 from tests.envoy.judge.shrink import smallest
 from tests.envoy.judge.tcp_batch import TcpScore
@@ -30,17 +32,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make differential", description=__doc__)
     parser.add_argument("--seed", default="1")
     parser.add_argument("--pairs", type=int, default=50_000)
+    parser.add_argument("--judge", choices=("ours", "istio"), default="ours", help="who makes Envoy's own filters")
     options = parser.parse_args(arguments)
+    with prepared_by(options.judge) as prepare:
+        return _try(options.seed, options.pairs, prepare)
+
+
+def _try(seed: str, pairs: int, prepare: Prepare) -> int:
     started = time.monotonic()
     score, tcp = Score(), TcpScore()
-    on_tcp = options.pairs // _ONE_ON_TCP
-    for number, size in enumerate(_sizes(options.pairs - on_tcp, _PAIRS)):
-        score.add(play(f"{options.seed}/{number}", _SETS, size))
+    on_tcp = pairs // _ONE_ON_TCP
+    for number, size in enumerate(_sizes(pairs - on_tcp, _PAIRS)):
+        score.add(play(f"{seed}/{number}", _SETS, size, prepare))
         _say(f"  {score.pairs} pairs, {len(score.disagreements)} disagreements, {time.monotonic() - started:.0f} s")
     for number, size in enumerate(_sizes(on_tcp, _TCP_PAIRS)):
-        tcp.add(tcp_batch.play(f"{options.seed}/tcp/{number}", _TCP_SETS, size))
+        tcp.add(tcp_batch.play(f"{seed}/tcp/{number}", _TCP_SETS, size, prepare))
         _say(f"  {tcp.pairs} TCP pairs, {len(tcp.disagreements)} disagreements, {time.monotonic() - started:.0f} s")
-    for line in (*_summary_of_tcp(tcp), *_summary(score)):
+    for line in (*_summary_of_tcp(tcp), *_summary(score, prepare)):
         _say(line)
     return 1 if score.disagreements or tcp.disagreements else 0
 
@@ -58,7 +66,7 @@ def _summary_of_tcp(score: TcpScore) -> Iterator[str]:
         yield f"Envoy lets {score.share_allowed:.1%} of the connections through"
 
 
-def _summary(score: Score) -> Iterator[str]:
+def _summary(score: Score, prepare: Prepare) -> Iterator[str]:
     """What came out, for people."""
     for posture in ("istio", "strict"):
         count = sum(found.posture == posture for found in score.disagreements)
@@ -72,7 +80,7 @@ def _summary(score: Score) -> Iterator[str]:
     yield "what of RequestAuthentication they met:"
     yield from (f"  {count:6} x {feature}" for feature, count in sorted(score.features.items()))
     for found in list(_kinds(score.disagreements))[:_SHOWN]:
-        yield render(smallest(found))
+        yield render(smallest(found, prepare))
 
 
 def _kinds(found: Sequence[Disagreement]) -> Iterator[Disagreement]:

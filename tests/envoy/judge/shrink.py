@@ -12,7 +12,7 @@ from tests.envoy.judge.arena import Arena
 from tests.envoy.judge.cases import Case
 from tests.envoy.judge.compare import Disagreement
 from tests.envoy.judge.matchers import Json
-from tests.envoy.judge.policy_set import MESH, PolicySet
+from tests.envoy.judge.policy_set import MESH, PolicySet, Prepare
 
 _ROUNDS: Final = 30
 _KEPT: Final = frozenset(
@@ -37,22 +37,23 @@ _PLAIN: Final = {
 }  # fmt: skip
 
 
-def smallest(found: Disagreement) -> Disagreement:
+def smallest(found: Disagreement, prepare: Prepare = list) -> Disagreement:
     """Leave out one part after another, as long as the answers differ in the same way."""
     for _ in range(_ROUNDS):
-        smaller = _step(found)
+        smaller = _step(found, prepare)
         if smaller is None:
             break
         found = smaller
     return found
 
 
-def _step(found: Disagreement) -> Disagreement | None:
+def _step(found: Disagreement, prepare: Prepare) -> Disagreement | None:
     """Try everything that could be left out, all in one arena, and take the first that still shows the difference."""
     candidates = list(_candidates(found))
     if not candidates:
         return None
-    sets = [_renamed(documents, found.policies, f"set-{number}") for number, (documents, _) in enumerate(candidates)]
+    renamed = [_renamed(documents, found.policies, f"set-{number}") for number, (documents, _) in enumerate(candidates)]
+    sets = prepare(renamed)
     with tempfile.TemporaryDirectory(prefix="shrink") as directory, Arena(sets, Path(directory)) as arena:
         for policies, (_, case) in zip(sets, candidates, strict=True):
             for each in compare.disagreements(policies, case, arena.judge(policies, case.request)):

@@ -13,7 +13,7 @@ from tests.envoy.judge import generate_peers
 from tests.envoy.judge import vocabulary as words
 from tests.envoy.judge.generate import policy_set
 from tests.envoy.judge.identities import IDENTITIES, ODD, PLAINTEXT
-from tests.envoy.judge.policy_set import PolicySet
+from tests.envoy.judge.policy_set import PolicySet, Prepare
 from tests.envoy.judge.tcp_arena import Connection, TcpArena
 
 _ODD: Final = tuple(ODD)
@@ -40,11 +40,11 @@ class TcpScore:
         self.disagreements += other.disagreements
 
 
-def play(seed: str, sets: int, pairs: int) -> TcpScore:
+def play(seed: str, sets: int, pairs: int, prepare: Prepare = list) -> TcpScore:
     """Judge ``pairs`` connections about ``sets`` policy sets; the same seed gives the same ones."""
     rng = Random(seed)  # noqa: S311 (repeatable, not secret)
     shared = generate_peers.for_mesh(rng)
-    policies = [replace(policy_set(rng, f"set-{number}", shared), tcp=True) for number in range(sets)]
+    policies = prepare([replace(policy_set(rng, f"set-{number}", shared), tcp=True) for number in range(sets)])
     with tempfile.TemporaryDirectory(prefix="judge") as directory, TcpArena(policies, Path(directory)) as arena:
         return _judge(rng, arena, policies, pairs)
 

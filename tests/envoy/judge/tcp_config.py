@@ -13,6 +13,7 @@ from typing import Final
 from tests.envoy.judge import peers
 from tests.envoy.judge.arena_config import address, cluster, http2, tls
 from tests.envoy.judge.matchers import Json
+from tests.envoy.judge.native import unidentified
 from tests.envoy.judge.peers import NATIVE, NOBODY
 from tests.envoy.judge.policy_set import MESH, PORTS, PROVIDERS, PolicySet
 from tests.envoy.judge.processes import POSTURES
@@ -76,6 +77,9 @@ def _filters(policies: PolicySet, arm: str) -> Iterator[Json]:
         "name": "rbac",
         "typed_config": {"@type": f"{_NETWORK}.rbac.v3.RBAC", "stat_prefix": "peers.", **modes},
     }
+    if policies.made is not None:
+        yield from policies.made.tcp if arm == NATIVE else unidentified(policies.made.tcp)
+        return
     target = Target(mesh=MESH, tcp=True, providers=PROVIDERS, identified=arm == NATIVE)
     yield from filters(policies.applying("AuthorizationPolicy"), target)
 

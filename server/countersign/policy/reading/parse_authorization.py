@@ -240,6 +240,9 @@ def _key(text: str, node: yaml.Node, report: Report) -> tuple[str, tuple[str, ..
         report.error(node, Code.INVALID_VALUE, f"`{text}` wants a name in brackets", f"{name}[name]")
         return None
     inner = rest[:-1]
+    if name == "request.auth.claims" and "" in inner.split("]["):
+        report.error(node, Code.INVALID_VALUE, f"`{text}` has an empty name", f"{name}[name][name]")
+        return None
     return name, (_header_name(inner),) if name == "request.headers" else claim_path(inner)
 
 

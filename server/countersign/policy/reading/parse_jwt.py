@@ -37,7 +37,10 @@ _PRESENCE: Final = frozenset({"OPTIONAL", "REQUIRED"})
 _DISCOVERY: Final = "/.well-known/openid-configuration"  # OpenID Connect Discovery 1.0, section 4
 _ALWAYS_SPLIT: Final = frozenset({"scope", "permission"})
 _HEADER_NAME: Final = re.compile(r"[-_A-Za-z0-9]+")
-_URI: Final = re.compile(r"https?://(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(?:[/?][\x21-\x7e]*)?")
+_URI: Final = re.compile(
+    r"https?://(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?"
+    r"(?:[/?](?:[\x21-\x24\x26-\x7e]|%[0-9A-Fa-f]{2})*)?"
+)
 _MAX_RULES: Final = 4096
 _MAX_SPLIT: Final = 64  # claims of one rule
 _MAX_URI: Final = 2048

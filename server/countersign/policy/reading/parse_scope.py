@@ -14,6 +14,7 @@ from countersign.policy.resources import TargetRef
 
 _MAX_TARGETS: Final = 16
 _MAX_LABEL: Final = 63  # characters of a label's value in Kubernetes: a longer one selects nothing
+_MAX_NAME: Final = 253  # characters of a name in Kubernetes
 _TARGET: Final = frozenset({"group", "kind", "name", "namespace"})
 _TARGETS: Final = frozenset(
     {
@@ -43,7 +44,8 @@ def read_selector(members: dict[str, yaml.Node], report: Report) -> dict[str, st
     if not isinstance(node, yaml.MappingNode):
         return {}
     match_labels = fields.get("matchLabels")
-    if match_labels is None or is_null(match_labels) or not match_labels.value:
+    empty = isinstance(match_labels, yaml.MappingNode) and not match_labels.value
+    if match_labels is None or is_null(match_labels) or empty:
         report.warning(node, Code.INVALID_VALUE, "an empty `selector` selects every workload", "leave it out")
         return {}
     labels = read_string_map(match_labels, report, "selector.matchLabels")
@@ -77,6 +79,8 @@ def _target(node: yaml.Node, report: Report) -> TargetRef:
     texts = {name: read_string(value, report, f"targetRefs.{name}") or "" for name, value in members.items()}
     if not texts.get("name"):
         report.error(node, Code.MISSING_FIELD, "`targetRefs` entry without `name`")
+    if len(texts.get("name", "")) > _MAX_NAME:
+        report.error(members["name"], Code.INVALID_VALUE, f"the name of a target is longer than {_MAX_NAME} characters")
     if texts.get("namespace"):
         where = members["namespace"]
         report.error(where, Code.INVALID_VALUE, "a target is in the policy's own namespace", "leave it out")

@@ -1,10 +1,11 @@
 """Path templates: ``{*}`` is one segment, ``{**}`` any number of them.
 
-Source: Istio ``paths`` (ValidatePathTemplate, pkg/config/security); Envoy's uri_template matcher.
+Source: Istio ``paths`` (CheckValidPathTemplate, pkg/config/security); Envoy's uri_template matcher, which ends the
+process for a template without its first slash, or with an empty segment.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 _ANY_ONE: Final = "{*}"
@@ -31,8 +32,15 @@ def check_template(value: str) -> str:
     """What is wrong with a value of ``paths``; empty if nothing."""
     if not is_template(value):
         return "`{` and `}` are for path templates, {*} and {**}" if "{" in value or "}" in value else ""
+    if not value.startswith("/"):
+        return "a template begins with `/`, as every path does"
+    *segments, last = value[1:].split("/")
+    return "a templated path has no empty segment" if "" in segments else _check_segments([*segments, last])
+
+
+def _check_segments(segments: Sequence[str]) -> str:
     seen_many = False
-    for segment in value.split("/"):
+    for segment in segments:
         if segment in {_ANY_ONE, _ANY_MANY}:
             if seen_many:
                 return f"nothing but literal segments may follow {_ANY_MANY}"
