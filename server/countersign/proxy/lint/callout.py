@@ -186,8 +186,3 @@ def _addresses(endpoints: yaml.Node | None) -> Iterator[yaml.Node]:
             address = field(endpoint, "endpoint", "address", "socket_address")
             if address is not None:
                 yield address
-
-
-def _endpoints(assignment: yaml.Node) -> Iterator[yaml.Node]:
-    for locality in items(field(assignment, "endpoints")):
-        yield from items(field(locality, "lb_endpoints"))

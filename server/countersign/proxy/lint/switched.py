@@ -12,7 +12,7 @@ import yaml
 from countersign.proxy.lint.codes import EnvoyCode
 from countersign.proxy.lint.expected import Finding, Findings
 from countersign.proxy.lint.find import Manager
-from countersign.proxy.lint.tree import field, is_true, items, members, text, typed
+from countersign.proxy.lint.tree import field, items, members, text
 
 
 def check_switched(manager: Manager, configurations: Sequence[yaml.Node]) -> Findings:
@@ -29,7 +29,7 @@ def check_switched(manager: Manager, configurations: Sequence[yaml.Node]) -> Fin
     names = [each.name for each in off]
     for configuration in found:
         for route, layers in _routes(configuration):
-            if not any(_is_on(name, layers) for name in names):
+            if not any(_is_said(name, layers) for name in names):
                 why = "the filter is off, and this route does not switch it on: everything passes"
                 fix = "remove `disabled` at the filter, or switch it on in `typed_per_filter_config`"
                 yield Finding(EnvoyCode.SWITCHED_OFF, route, why, fix)
@@ -46,16 +46,13 @@ def _hosts(configuration: yaml.Node) -> Sequence[yaml.Node]:
 
 
 def _routes(configuration: yaml.Node) -> Iterator[tuple[yaml.Node, tuple[yaml.Node, ...]]]:
-    """Each route, and what may switch the filter for it, the first before the next."""
+    """Each route, and what may switch the filter on for it."""
     for host in _hosts(configuration):
         for route in items(field(host, "routes")):
             yield route, (route, host, configuration)
 
 
-def _is_on(name: str, layers: Sequence[yaml.Node]) -> bool:
-    for layer in layers:
-        for key, settings in members(field(layer, "typed_per_filter_config")):
-            if text(key) == name:
-                _, config = typed(settings)
-                return not is_true(field(config, "disabled"))
-    return False
+def _is_said(name: str, layers: Sequence[yaml.Node]) -> bool:
+    """Whether there are settings; those that say `disabled` are a finding of their own."""
+    settings = (entry for layer in layers for entry in members(field(layer, "typed_per_filter_config")))
+    return any(text(key) == name for key, _ in settings)
