@@ -128,6 +128,8 @@ WARNINGS: Final = [
     ),
 ]
 
+OPTIONAL: Final = [(C.CERTIFICATE_NOT_REQUIRED, "warning")]
+
 
 def _look(text: str, expected: Expected | None = None) -> Seen:
     return look(text.encode(), "envoy.yaml", expected or Expected())
@@ -211,6 +213,58 @@ def test_the_header_about_the_peer_is_held_against_what_serve_is_told() -> None:
     assert _codes(GOOD, Expected(xfcc_mode=XfccMode.SANITIZE_SET)) == [(C.HEADER_UNFIT, "error")]
     assert _codes(_changed("APPEND_FORWARD", "SANITIZE_SET"), Expected(xfcc_mode=XfccMode.SANITIZE_SET)) == []
     assert _codes(_changed("uri: true", "uri: false"), Expected(peer=PeerSource.PRINCIPAL)) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "codes"),
+    [
+        ("path_with_escaped_slashes_action", [C.ESCAPED_SLASHES, C.ESCAPED_SLASHES, None, None, None]),
+        ("headers_with_underscores_action", [C.UNDERSCORES, None, None]),
+        ("forward_client_cert_details", [C.HEADER_UNFIT, C.HEADER_FORWARDED, None, None, C.HEADER_FORWARDED]),
+    ],
+)
+def test_an_enum_may_be_written_as_a_number(field: str, codes: list[EnvoyCode | None]) -> None:
+    (line,) = (each for each in GOOD.splitlines() if each.strip().startswith(f"{field}:"))
+    for number, code in enumerate(codes):
+        text = GOOD.replace(line, f"{line.partition(':')[0]}: {number}")
+        xfcc = Expected(peer=PeerSource.XFCC)
+
+        assert [found for found, _ in _codes(text, xfcc)] == ([code] if code else [])
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "verify_certificate_hash: [a]",
+        "verify_certificate_spki: [a]",
+        "match_typed_subject_alt_names: [{san_type: URI, matcher: {exact: a}}]",
+        "match_subject_alt_names: [{exact: a}]",
+        "custom_validator_config: {name: a}",
+        "trusted_ca: {filename: a}",
+    ],
+)
+def test_what_a_certificate_is_held_against_makes_envoy_want_one(setting: str) -> None:
+    optional = GOOD.replace("require_client_certificate: true", "require_client_certificate: false")
+    for text, enough in ((GOOD, True), (optional, not setting.startswith("trusted_ca"))):
+        name = setting.partition(":")[0]
+        one = text.replace(VALIDATION, " " * 16 + f"validation_context: {{{setting}}}\n")
+        none = text.replace(VALIDATION, " " * 16 + f"validation_context: {{{name}: []}}\n")
+
+        assert _codes(one) == ([] if enough else OPTIONAL)
+        if name.startswith(("verify", "match")):
+            assert _codes(none) == OPTIONAL
+
+
+def test_why_a_certificate_is_optional_is_said() -> None:
+    text = GOOD.replace("require_client_certificate: true", "require_client_certificate: false")
+    (problem,) = _look(
+        text.replace(VALIDATION, " " * 16 + "validation_context: {trusted_ca: {filename: a}}\n")
+    ).problems
+
+    assert (
+        problem.message == "clients without a certificate are let in: they have no identity, and policies must say so"
+    )
+    assert problem.help == "require_client_certificate: true"
 
 
 def test_a_filter_that_denies_what_it_does_not_check_is_fine() -> None:

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from countersign.cli.mesh_flags import label, trust_domain
+from countersign.cli.mesh_flags import add_peer_flags, add_posture_flag, add_workload_flags, trust_domain
 from countersign.cli.problem_formats import FORMATS, count
 from countersign.core.identity import PeerSource, XfccMode
 from countersign.core.posture import Posture
@@ -28,29 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--part", choices=("full", "filter", "cluster"), default="full", help="default: %(default)s, a whole sidecar")
     add("--check", metavar="FILE", help="an Envoy configuration, or its /config_dump; `-` is standard input")
     add(
-        "-o", "--output", choices=(*_FORMS, *sorted(FORMATS)), help="default: yaml; with --check text; json is for both"
+        "-o", "--output", choices=sorted({*_FORMS, *FORMATS}), help="default: yaml; with --check text; json is for both"
     )
     add("--fail-on", choices=["error", "warning"], default="error", help="with --check (default: %(default)s)")
     _add_places(parser)
     _add_workload(parser)
-    add(
-        "--peer",
-        choices=list(map(str, PeerSource)),
-        default="cross-check",
-        help="with --check: as `serve` is told (default: %(default)s)",
-    )
-    add(
-        "--xfcc-mode",
-        choices=list(map(str, XfccMode)),
-        default="append_forward",
-        help="as `serve` is told (default: %(default)s)",
-    )
-    add(
-        "--posture",
-        choices=list(map(str, Posture)),
-        default="strict",
-        help="with --check: as `serve` is told (default: %(default)s)",
-    )
+    add_peer_flags(parser)
+    add_posture_flag(parser)
 
 
 def _add_places(parser: argparse.ArgumentParser) -> None:
@@ -83,9 +67,8 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_workload(parser: argparse.ArgumentParser) -> None:
+    add_workload_flags(parser)
     add = parser.add_argument
-    add("--namespace", metavar="NS", default="", help="the workload's")
-    add("--label", metavar="K=V", type=label, action="append", default=[], help="a label of the workload; repeatable")
     add("--service-account", metavar="NAME", default="", help="the workload's")
     add("--gateway", metavar="NAME", default="", help="the Gateway that the workload is, if it is one")
     add("--gateway-class", metavar="NAME", default="", help="that Gateway's class, such as istio-waypoint")

@@ -35,39 +35,15 @@ def add_name_flags(parser: argparse.ArgumentParser) -> None:
         default="istio-system",
         help="its policies apply everywhere (default: %(default)s)",
     )
-    add(
-        "--posture",
-        choices=list(map(str, Posture)),
-        default="strict",
-        help="how ambiguous requests are read (default: %(default)s)",
-    )
+    add_posture_flag(parser)
 
 
 def add_mesh_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of a `Mesh`."""
     add_name_flags(parser)
+    add_workload_flags(parser)
+    add_peer_flags(parser)
     add = parser.add_argument
-    add("--namespace", metavar="NS", default="", help="the workload's, where the request does not say")
-    add(
-        "--label",
-        metavar="K=V",
-        type=label,
-        action="append",
-        default=[],
-        help="a label of the workload, likewise; repeatable",
-    )
-    add(
-        "--peer",
-        choices=list(map(str, PeerSource)),
-        default="cross-check",
-        help="where the peer's SPIFFE ID is read (default: %(default)s)",
-    )
-    add(
-        "--xfcc-mode",
-        choices=list(map(str, XfccMode)),
-        default="append_forward",
-        help="how Envoy writes XFCC (default: %(default)s)",
-    )
     add(
         "--xfcc-trusted-hops",
         metavar="N",
@@ -95,6 +71,47 @@ def add_mesh_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         default="",
         help="the header in which Envoy writes the client's address (default: none)",
+    )
+
+
+def add_posture_flag(parser: argparse.ArgumentParser) -> None:
+    """How ambiguous requests are read."""
+    parser.add_argument(
+        "--posture",
+        choices=list(map(str, Posture)),
+        default="strict",
+        help="how ambiguous requests are read (default: %(default)s)",
+    )
+
+
+def add_workload_flags(parser: argparse.ArgumentParser) -> None:
+    """Whose policies apply."""
+    add = parser.add_argument
+    add("--namespace", metavar="NS", default="", help="the workload's, where the request does not say")
+    add(
+        "--label",
+        metavar="K=V",
+        type=label,
+        action="append",
+        default=[],
+        help="a label of the workload, likewise; repeatable",
+    )
+
+
+def add_peer_flags(parser: argparse.ArgumentParser) -> None:
+    """Where Envoy says who the peer is."""
+    add = parser.add_argument
+    add(
+        "--peer",
+        choices=list(map(str, PeerSource)),
+        default="cross-check",
+        help="where the peer's SPIFFE ID is read (default: %(default)s)",
+    )
+    add(
+        "--xfcc-mode",
+        choices=list(map(str, XfccMode)),
+        default="append_forward",
+        help="how Envoy writes XFCC (default: %(default)s)",
     )
 
 

@@ -5,13 +5,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from countersign.edge.keys.url import HttpUrl
+from countersign.edge.keys.url import HttpUrl, without_query
 
 QUEUE: Final = 8192  # answers that wait to be written, at 2 KB to 4 KB each
 SPOOL_SIZE: Final = 256 * 1024 * 1024  # octets, compressed: some two million records
 CHECKPOINT_EVERY: Final = 1000  # records
 CHECKPOINT_INTERVAL: Final = 10.0  # seconds
-HIDDEN: Final = "REDACTED"
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -59,8 +58,7 @@ class Collector:
     url: HttpUrl
 
     def __str__(self) -> str:
-        start, question, _ = self.url.text.partition("?")
-        return f"{start}?{HIDDEN}" if question else start
+        return without_query(self.url.text)
 
 
 Destination = Stdout | LogFile | Collector
