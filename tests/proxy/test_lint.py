@@ -255,6 +255,43 @@ def test_what_a_certificate_is_held_against_makes_envoy_want_one(setting: str) -
             assert _codes(none) == OPTIONAL
 
 
+def _with_route_setting(settings: Mapping[str, object], name: str = "envoy.filters.http.ext_authz") -> str:
+    document = yaml.safe_load(GOOD)
+    chain = document["static_resources"]["listeners"][0]["filter_chains"][0]
+    (route,) = chain["filters"][0]["typed_config"]["route_config"]["virtual_hosts"][0]["routes"]
+    route["typed_per_filter_config"] = {name: settings}
+    return json.dumps(document)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_route_switches_the_check_off_in_two_ways_and_no_other_filter_counts(wrapped: bool) -> None:
+    per_route = {"@type": f"{PACKAGE}.ext_authz.v3.ExtAuthzPerRoute", "disabled": True}
+    found = [(C.SWITCHED_OFF, "error")]
+    off = {**OFF, "disabled": False, "config": per_route} if wrapped else OFF
+
+    assert set(_codes(_with_route_setting(off))) == set(found)
+    assert _codes(_with_route_setting({**OFF, "disabled": False})) == []
+    assert _codes(_with_route_setting(OFF, "envoy.filters.http.cors")) == []
+    assert set(_codes(_with_route_setting(per_route))) == set(found)
+    assert _codes(_with_route_setting({**per_route, "disabled": False})) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("failure_mode_allow", C.FAILS_OPEN), ("shadow_mode", C.SHADOW_ONLY), ("stat_prefix", None)]
+)
+def test_a_filter_of_tcp_is_looked_at_too(name: str, code: EnvoyCode | None) -> None:
+    config = {"@type": "type.googleapis.com/envoy.extensions.filters.network.ext_authz.v3.ExtAuthz", name: "true"}
+    config["grpc_service"] = {"envoy_grpc": {"cluster_name": "asked"}}  # type: ignore[assignment]
+    chain = {"filters": [{"name": "check", "typed_config": config}]}
+    cluster = {"name": "asked", "load_assignment": {"endpoints": []}}
+    document = {"listeners": [{"name": "a", "filter_chains": [chain]}], "clusters": [cluster]}
+    wrong = [code] if code is not None else []
+
+    assert sorted(found for found, _ in _codes(json.dumps(document))) == [*wrong, C.WRONG_PROTOCOL]
+    cluster["http2_protocol_options"] = {}
+    assert [found for found, _ in _codes(json.dumps(document))] == wrong
+
+
 def test_why_a_certificate_is_optional_is_said() -> None:
     text = GOOD.replace("require_client_certificate: true", "require_client_certificate: false")
     (problem,) = _look(
