@@ -349,3 +349,5 @@ def test_a_listener_beside_it_that_leads_to_an_application_without_a_check_is_to
     own["route_config"]["virtual_hosts"][0]["routes"].append({"match": {"prefix": "/"}, "route": {"cluster": "app"}})
 
     assert (C.NOT_ASKED_HERE, "warning") in _codes(document)
+    del own["route_config"]
+    assert (C.NOT_ASKED_HERE, "warning") in _codes(document)

@@ -292,6 +292,47 @@ def test_a_filter_of_tcp_is_looked_at_too(name: str, code: EnvoyCode | None) -> 
     assert [found for found, _ in _codes(json.dumps(document))] == wrong
 
 
+@pytest.mark.parametrize(
+    ("enabled", "found"),
+    [
+        ("{default_value: {numerator: 100}}", []),
+        ("{default_value: {numerator: 100, denominator: HUNDRED}}", []),
+        ("{default_value: {numerator: 100, denominator: TEN_THOUSAND}}", [(C.ASKED_SOMETIMES, "error")]),
+        ("{default_value: {numerator: 100}, runtime_key: a}", [(C.ASKED_SOMETIMES, "error")]),
+        ("{runtime_key: a}", [(C.ASKED_SOMETIMES, "error")]),
+    ],
+)
+def test_a_filter_for_all_requests_is_one_that_nothing_can_change(enabled: str, found: list[tuple[str, str]]) -> None:
+    assert _codes(_changed("clear_route_cache: false", f"filter_enabled: {enabled}")) == found
+
+
+def test_a_check_inside_another_filter_is_made_when_that_one_likes() -> None:
+    document = yaml.safe_load(GOOD)
+    filters = document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    kind = "type.googleapis.com/envoy.extensions.filters.http.composite.v3.Composite"
+    filters["http_filters"][0]["typed_config"] = {"@type": kind, "inside": filters["http_filters"][0]["typed_config"]}
+
+    assert set(_codes(json.dumps(document))) == {(C.ASKED_SOMETIMES, "error")}
+
+
+def test_a_filter_in_go_after_the_check_can_change_what_was_judged() -> None:
+    late = _another("late", "golang.v3alpha.Config")
+
+    assert _codes(_changed(ROUTER, late + ROUTER)) == [(C.CHANGED_AFTERWARDS, "error")]
+    assert _codes(_changed(FILTER, late + FILTER)) == []
+
+
+def test_a_header_that_names_nobody_is_an_error_where_nothing_else_is_read() -> None:
+    xfcc = Expected(peer=PeerSource.XFCC)
+    absent = _changed("                forward_client_cert_details: APPEND_FORWARD\n", "")
+
+    assert _codes(_changed("uri: true", "uri: false"), xfcc) == [(C.HEADER_UNFIT, "error")]
+    assert _codes(_changed("uri: true", "uri: false")) == [(C.HEADER_UNFIT, "warning")]
+    (problem,) = _look(absent, xfcc).problems
+    assert problem.code == C.HEADER_UNFIT
+    assert "@type" in problem.snippet  # where it would stand
+
+
 def test_why_a_certificate_is_optional_is_said() -> None:
     text = GOOD.replace("require_client_certificate: true", "require_client_certificate: false")
     (problem,) = _look(
