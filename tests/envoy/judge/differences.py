@@ -84,8 +84,13 @@ def _is_other_word(native: str, own: str, rules: Sequence[Json], request: Reques
         or (own == _NO_KEY and native == _TRIED)
         # Envoy asks once more for keys that it could not get, goes on through the tree of rules meanwhile, and reports
         # what ended last.
-        or (_NOT_FETCHED in (own, native) and any(rule.get("jwksUri") in BROKEN for rule in rules))
+        or (_may_say_not_fetched(own, native, request) and any(rule.get("jwksUri") in BROKEN for rule in rules))
     )
+
+
+def _may_say_not_fetched(own: str, native: str, request: Request) -> bool:
+    """The answer to a HEAD does not show its words."""
+    return _NOT_FETCHED in (own, native) or (request.method == "HEAD" and own == _NOT_SHOWN)
 
 
 def _is_known_for_workload(

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Final, TextIO
 
+from tests.envoy.istio.build import NoGoError
 from tests.envoy.istio.prepare import prepared_by
 from tests.envoy.judge import tcp_batch
 from tests.envoy.judge.batch import Score, play
@@ -34,8 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=int, default=50_000)
     parser.add_argument("--judge", choices=("ours", "istio"), default="ours", help="who makes Envoy's own filters")
     options = parser.parse_args(arguments)
-    with prepared_by(options.judge) as prepare:
-        return _try(options.seed, options.pairs, prepare)
+    try:
+        with prepared_by(options.judge) as prepare:
+            return _try(options.seed, options.pairs, prepare)
+    except NoGoError as error:
+        sys.stderr.write(f"make differential JUDGE={options.judge}: {error}\n")
+        return 2
 
 
 def _try(seed: str, pairs: int, prepare: Prepare) -> int:
