@@ -93,7 +93,7 @@ compose-test: setup image  ## `docker compose up` on Podman, in namespaces of it
 	tests/compose/images.sh build/compose build/image \
 	  "$$($(BIN)/python -c 'from countersign.mesh.envoy import find_envoy; print(find_envoy())')" "$$(command -v prometheus)"
 	COUNTERSIGN_COMPOSE=$(CURDIR)/.compose/docker-compose COUNTERSIGN_COMPOSE_IMAGES=$(CURDIR)/build/compose \
-	  unshare --net --mount --propagation private tests/compose/apart.sh $(BIN)/python -m pytest -q -rP tests/compose $(ARGS)
+	  unshare --net --mount --pid --fork --kill-child --mount-proc tests/compose/apart.sh $(BIN)/python -m pytest -q -rP tests/compose $(ARGS)
 
 observability: setup  ## alerts and dashboard, asked of a real Prometheus (Debian: prometheus) and of Grafana's own types
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || \

@@ -1,5 +1,6 @@
 #!/bin/sh
-# usage: unshare --net --mount --propagation private apart.sh COMMAND...: what an engine needs of namespaces of its own.
+# usage: unshare --net --mount --pid --fork --kill-child --mount-proc apart.sh COMMAND...: an engine's own namespaces.
+# Whatever it has started ends with the command: Podman keeps who watched an `exec` for five minutes more.
 set -e
 ip link set lo up
 # crun knows control groups of one version, and refuses both. They stay as they are for everybody else.

@@ -23,7 +23,7 @@ _CONFIGURATION: Final = """\
 cgroups = "disabled"
 cgroupns = "host"
 default_sysctls = []
-default_ulimits = ["nofile={files}:{files}", "nproc={processes}:{processes}"]
+default_ulimits = ["nofile={files}:{files}", "nproc=4096:4096"]
 log_driver = "k8s-file"
 [engine]
 runtime = "crun"
@@ -48,9 +48,8 @@ class Engine:
         self.directory = directory
         self.host = f"unix://{directory}/docker.sock"
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        processes = int(Path("/proc/sys/kernel/pid_max").read_text(encoding="ascii"))
         configuration = directory / "containers.conf"
-        configuration.write_text(_CONFIGURATION.format(files=files, processes=processes, directory=directory))
+        configuration.write_text(_CONFIGURATION.format(files=files, directory=directory))
         self._environment = {**os.environ, "CONTAINERS_CONF": str(configuration)}
         self._stopped = threading.Event()
         self._timer = threading.Thread(target=self._check_health, name="health checks")
