@@ -5,8 +5,9 @@ set -e
 ip link set lo up
 # crun knows control groups of one version, and refuses both. They stay as they are for everybody else.
 ! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified
-# No name server: Podman's forwards what it does not know (any name's IPv6 address), and while one is out of reach it
-# answers nobody for seconds.
+# Podman's name server forwards what it does not know (any name's IPv6 address), and while nobody answers it, it answers
+# nobody for seconds.
+python3 "$(dirname "$0")/no_names.py" &
 resolv=$(mktemp)
 echo 'nameserver 127.0.0.1' >"$resolv"
 mount --bind "$resolv" /etc/resolv.conf
