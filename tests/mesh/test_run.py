@@ -157,12 +157,3 @@ def test_a_request_is_sent_again_only_where_a_decision_should_be_and_envoy_has_g
     assert not gave_up(ALLOWED, OBSERVED_DENIAL)
     assert not gave_up(DENIED, OBSERVED)
     assert not gave_up(ALLOWED, dataclasses.replace(nobody, details="upstream_reset"))
-
-
-def test_a_key_that_was_waited_for_in_vain_is_a_slow_machine_and_one_that_was_not_is_a_fault() -> None:
-    waited = Observed(status=401, decision="DENY", reason=Reason.TOKEN_UNKNOWN_KEY, milliseconds=158.8)
-
-    assert gave_up(ALLOWED, waited)
-    assert not gave_up(ALLOWED, dataclasses.replace(waited, milliseconds=9.0))
-    assert not gave_up(dataclasses.replace(DENIED, reason=Reason.TOKEN_UNKNOWN_KEY), waited)
-    assert not gave_up(ALLOWED, dataclasses.replace(waited, reason=Reason.TOKEN_SIGNATURE))
