@@ -2,8 +2,6 @@
 
 import contextlib
 import itertools
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -14,17 +12,12 @@ from typing import Final
 from countersign.mesh.process import Child, wait_until
 from countersign.wire import auth_pb2
 
-from bench.http2 import Exchange, Load, LoadError
+from bench.http2 import Address, Exchange, Load, LoadError
 
 _HERE: Final = Path(__file__).parent
 _READY_WITHIN: Final = 120.0
-_BUILD_WITHIN: Final = 900.0
 _FIRST_ANSWER: Final = 5.0
 _ALLOWED: Final = bytes.fromhex("0a00")  # CheckResponse{status: {}}, as Countersign begins each allow
-
-
-class LeftOutError(RuntimeError):
-    """An arm cannot be had on this machine; the message says why."""
 
 
 def by_decision(_status: int, data: bytes) -> str:
@@ -40,7 +33,7 @@ class Server:
     """A running authorizer."""
 
     child: Child
-    address: Path
+    address: Address
     started_in: float  # seconds from the start of the process to its first right answer
 
     def cpu(self) -> float:
@@ -58,10 +51,13 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(name: str, command: Sequence[str], directory: Path, cpu: int, first: Exchange) -> Iterator[Server]:
-    """A server on ``<directory>/<name>.sock``, pinned to one core, until the context ends."""
-    address = directory / f"{name}.sock"
-    address.unlink(missing_ok=True)
+def running(
+    name: str, command: Sequence[str], directory: Path, cpu: int, first: Exchange, at: Address | None = None
+) -> Iterator[Server]:
+    """A server ``at`` an address, ``<directory>/<name>.sock`` unless given, on one core, until the context ends."""
+    address = at or directory / f"{name}.sock"
+    if isinstance(address, Path):
+        address.unlink(missing_ok=True)
     began = time.perf_counter()
     child = Child(name, ["taskset", "-c", str(cpu), *command], directory=directory)
     try:
@@ -71,9 +67,7 @@ def running(name: str, command: Sequence[str], directory: Path, cpu: int, first:
         child.stop()
 
 
-def _allows(address: Path, first: Exchange) -> bool | None:
-    if not address.exists():
-        return None
+def _allows(address: Address, first: Exchange) -> bool | None:
     try:
         load = Load(address, by_decision)
     except OSError:
@@ -86,31 +80,16 @@ def _allows(address: Path, first: Exchange) -> bool | None:
         load.close()
 
 
-def noop(kind: str, address: Path) -> list[str]:
+def noop(kind: str, address: Address) -> list[str]:
     """A server of ours that does nothing: ``native`` or ``grpcio``."""
-    return [sys.executable, str(_HERE / f"noop_{kind}.py"), f"unix:{address}", _ALLOWED.hex()]
+    return [sys.executable, str(_HERE / f"noop_{kind}.py"), _listen(address), _ALLOWED.hex()]
 
 
-def countersign(address: Path, policies: Path, probes: int, *flags: str) -> list[str]:
+def countersign(address: Address, policies: Path, probes: int, *flags: str) -> list[str]:
     """Countersign as its users start it."""
-    command = [sys.executable, "-P", "-m", "countersign", "serve", "--listen", f"unix:{address}"]
+    command = [sys.executable, "-P", "-m", "countersign", "serve", "--listen", _listen(address)]
     return [*command, "--policies", str(policies), "--probes", f"127.0.0.1:{probes}", "--admin", "off", *flags]
 
 
-def go_program(name: str, directory: Path) -> Path:
-    """Build one of `bench/go`. Its dependencies come from the Go module proxy. Raise `LeftOutError` without them."""
-    go = shutil.which("go")
-    if go is None:
-        raise LeftOutError("no Go toolchain")
-    binary = directory / f"go-{name}"
-    _build([go, "build", "-o", str(binary), f"./{name}"], cwd=_HERE / "go")
-    return binary
-
-
-def _build(command: list[str], cwd: Path) -> None:
-    result = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=_BUILD_WITHIN, check=False,
-    )  # fmt: skip
-    if result.returncode:
-        said = result.stderr.strip().splitlines() or ["(nothing)"]
-        raise LeftOutError(f"`{' '.join(command[1:])}` failed: {said[-1].strip()}")
+def _listen(address: Address) -> str:
+    return f"unix:{address}" if isinstance(address, Path) else ":".join(map(str, address))

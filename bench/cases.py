@@ -19,6 +19,8 @@ from countersign.tokens.keys import KeySet
 from countersign.wire import auth_pb2 as pb
 from google.protobuf import json_format
 
+from bench.material import joined
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 ISSUER: Final = "https://issuer.example"
 
@@ -80,7 +82,7 @@ def snapshot_and_cases() -> tuple[Snapshot, dict[str, Case]]:
         "denied": Case(payload=_payload("workload", method="DELETE"), reason="no-allow-rule-matched"),
         "user": Case(payload=_payload("user", authorization=token), reason=allowed),
         "browser": Case(payload=_payload("user", **browser), reason=allowed),
-        "browser, headers joined": Case(payload=_joined(_payload("user", **browser)), reason=allowed),
+        "browser, headers joined": Case(payload=joined(_payload("user", **browser)), reason=allowed),
     }
 
 
@@ -93,12 +95,3 @@ def _payload(recording: str, method: str = "GET", **headers: str) -> bytes:
     lines += [{"key": key, "raw_value": base64.b64encode(value.encode()).decode()} for key, value in replaced.items()]
     http["header_map"]["headers"] = lines
     return json_format.ParseDict(document, pb.CheckRequest()).SerializeToString()
-
-
-def _joined(payload: bytes) -> bytes:
-    """The same request from an Envoy without ``encode_raw_headers``."""
-    message = pb.CheckRequest.FromString(payload)
-    http = message.attributes.request.http
-    http.headers.update({line.key: line.raw_value.decode() for line in http.header_map.headers})
-    http.ClearField("header_map")
-    return message.SerializeToString()

@@ -8,7 +8,7 @@ from pathlib import Path
 from countersign.mesh.issuer import Issuer, IssuerServer
 
 from bench import arms, material
-from bench.http2 import Exchange, Load, Outcome
+from bench.http2 import Address, Exchange, Load, Outcome
 from bench.measure import check
 from bench.prepare import HOT_RULES, Bench, free_port
 
@@ -66,7 +66,7 @@ def iter_forever(current: Callable[[], Exchange]) -> Iterator[Exchange]:
         yield current()
 
 
-def _p99(address: Path, exchanges: Iterator[Exchange], seconds: float) -> float:
+def _p99(address: Address, exchanges: Iterator[Exchange], seconds: float) -> float:
     load = Load(address, arms.by_decision)
     try:
         outcome: Outcome = load.open_loop(exchanges, seconds, _RATE)

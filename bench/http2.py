@@ -41,6 +41,9 @@ _READ: Final = 1 << 18
 _DRAIN: Final = 10.0  # seconds to wait for the last answers
 
 
+Address = Path | tuple[str, int]  # a unix socket, or a host and a port
+
+
 class LoadError(RuntimeError):
     """The server did something that makes the measurement worthless."""
 
@@ -199,7 +202,7 @@ class Load:
 
     def __init__(
         self,
-        address: Path | tuple[str, int],
+        address: Address,
         classify: Classifier,
         *,
         connections: int = 1,
@@ -290,10 +293,14 @@ class Load:
                 yield connection, answered
 
 
-def _connect(address: Path | tuple[str, int], tls: ssl.SSLContext | None) -> socket.socket:
+def _connect(address: Address, tls: ssl.SSLContext | None) -> socket.socket:
     if isinstance(address, Path):
         transport = socket.socket(socket.AF_UNIX)
-        transport.connect(str(address))
+        try:
+            transport.connect(str(address))
+        except OSError:
+            transport.close()
+            raise
     else:
         transport = socket.create_connection(address)
         transport.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -85,21 +85,25 @@ def _resource(kind: str, name: str, spec: Mapping[str, Any]) -> Mapping[str, Any
 
 def tokens(issuer: Issuer, algorithm: str, count: int, *, group: str = "team-payments", forged: int = 0) -> list[str]:
     """``count`` different tokens; one in ``forged`` (0: none) has another key's signature."""
-    now = int(time.time())
     minted = []
     for number in range(count):
-        claims = {
-            "sub": f"user-{number}",
-            "aud": AUDIENCE,
-            "iat": now,
-            "exp": now + _LIFETIME,
-            "jti": f"{now}-{number}",
-            "groups": ["staff", "on-call", group],
-            "scope": "orders:read orders:write",
-        }
         sign = issuer.forge if forged and number % forged else issuer.sign
-        minted.append(sign(claims, algorithm=algorithm))
+        minted.append(sign(claims(number, group), algorithm=algorithm))
     return minted
+
+
+def claims(number: int, group: str = "team-payments") -> dict[str, Any]:
+    """What the ``number``-th user's token says, for an hour from now."""
+    now = int(time.time())
+    return {
+        "sub": f"user-{number}",
+        "aud": AUDIENCE,
+        "iat": now,
+        "exp": now + _LIFETIME,
+        "jti": f"{now}-{number}",
+        "groups": ["staff", "on-call", group],
+        "scope": "orders:read orders:write",
+    }
 
 
 def with_tokens(recorded: bytes, path: str, minted: Sequence[str]) -> list[bytes]:
@@ -121,10 +125,13 @@ def with_paths(recorded: bytes, path: str, token: str, count: int) -> list[bytes
     return [with_tokens(recorded, f"{path}&page={number}", [token])[0] for number in range(count)]
 
 
-def for_opa(count: int, issuer: Issuer) -> Mapping[str, Any]:
-    """The rules and keys as data for `go/opa/bench.rego`."""
-    own = [
-        {"principal": f"spiffe://{rule.principal}", "prefix": rule.path.removesuffix("*"), "group": rule.group}
-        for rule in rules(count)
-    ]
-    return {"rules": own, "issuer": ISSUER, "audience": AUDIENCE, "jwks": json.dumps(issuer.jwks())}
+def joined(message: bytes) -> bytes:
+    """The same CheckRequest from an Envoy without `encode_raw_headers`: repeated headers are joined."""
+    request = auth_pb2.CheckRequest.FromString(message)
+    http = request.attributes.request.http
+    for line in http.header_map.headers:
+        before = http.headers.get(line.key)
+        value = line.raw_value.decode()
+        http.headers[line.key] = value if before is None else f"{before},{value}"
+    http.ClearField("header_map")
+    return request.SerializeToString()

@@ -4,7 +4,7 @@ import datetime as dt
 import itertools
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,19 +23,20 @@ _WITHIN: Final = 30.0
 
 
 class Bench:
-    """The material of one run, in a directory of its own."""
+    """The material of one run, in a directory of its own. ``jwks_uri`` is where the issuer's keys are."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, issuer: Issuer, jwks_uri: str) -> None:
         self.directory = directory
-        self.issuer = Issuer(material.ISSUER)
+        self.issuer = issuer
+        self.jwks_uri = jwks_uri
         write_certificates(directory, dt.datetime.now(dt.UTC))
         self.hot = material.tokens(self.issuer, "RS256", 1)
         self.recorded = self._record()
 
-    def checks(self, rules: int, tokens: Sequence[str]) -> list[Exchange]:
-        """The recorded CheckRequest for each token, to the path of the last rule."""
+    def checks(self, rules: int, tokens: Sequence[str], form: Callable[[bytes], bytes] = bytes) -> list[Exchange]:
+        """The recorded CheckRequest for each token, to the path of the last rule, in a ``form`` of its own."""
         messages = material.with_tokens(self.recorded, material.request_path(rules), tokens)
-        return [grpc_exchange(material.CHECK, message) for message in messages]
+        return [grpc_exchange(material.CHECK, form(message)) for message in messages]
 
     def new_checks(self, rules: int, count: int) -> list[Exchange]:
         """So many checks of which no two ask the same, with one token, let pass by the last rule."""

@@ -97,7 +97,7 @@ def _targets(targets: Sequence[Target]) -> list[str]:
     for each in targets:
         sign = ">=" if each.at_least else "<="
         measured = "" if each.measured is None else f"{each.measured:.2f}"
-        rows.append((each.what, "" if each.limit is None else f"{sign} {each.limit:g}", measured, each.verdict))
+        rows.append((each.what, "" if each.limit is None else f"{sign} {each.limit:.3g}", measured, each.verdict))
     return _aligned(rows)
 
 

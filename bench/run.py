@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from countersign.mesh.issuer import Issuer, IssuerServer
 from countersign.mesh.process import MeshError
 
-from bench import callout, changing, memory, overload, through_envoy
+from bench import callout, changing, material, memory, overload, through_envoy
 from bench.http2 import LoadError
 from bench.measure import Figures, WrongDecisionError, median
 from bench.prepare import Bench
@@ -38,8 +39,9 @@ def main() -> int:
     moving: list[tuple[float, float]] = []
     filled = 0.0
     flooded: overload.Overload | None = None
-    with tempfile.TemporaryDirectory(prefix="cs-bench-") as name:
-        bench = Bench(Path(name))
+    issuer = Issuer(material.ISSUER)
+    with tempfile.TemporaryDirectory(prefix="cs-bench-") as name, IssuerServer(issuer) as server:
+        bench = Bench(Path(name), issuer, server.jwks_uri)
         arms = [*callout.callout_arms(bench), *callout.go_arms(bench, left_out)]
         wanted = [arm for arm in arms if arguments.only in arm.name]
         for number in range(1, arguments.rounds + 1):

@@ -41,8 +41,18 @@ def targets(
     return [
         Target(what="CPU, hot token, 10 policies / no-op native", limit=1.6, measured=cpu(callout.HOT, callout.NOOP)),
         Target(what="CPU, no question twice / no-op native", limit=None, measured=cpu(callout.NEW, callout.NOOP)),
-        Target(what="CPU, no question twice / OPA's engine", limit=0.25, measured=cpu(callout.NEW, callout.OPA)),
-        Target(what="CPU, hot token / OPA's engine, same work", limit=0.25, measured=cpu(callout.HOT, callout.OPA)),
+        Target(what="CPU, hot token / opa-envoy-plugin", limit=0.25, measured=cpu(callout.HOT, callout.OPA)),
+        Target(
+            what="CPU, hot token / opa-envoy-plugin, both with a decision log",
+            limit=0.25,
+            measured=cpu(callout.LOGGING, callout.OPA_LOGGING),
+        ),
+        Target(what="CPU, hot token / Heimdall", limit=1 / 3, measured=cpu(callout.AS_PEERS, callout.HEIMDALL)),
+        *(
+            Target(what=f"CPU, {ours} / {peer}", limit=None, measured=cpu(arm, peer))
+            for ours, arm in (("no question twice", callout.NEW), ("cold RS256", f"{callout.COLD}, RS256"))
+            for peer in (callout.OPA, callout.HEIMDALL)
+        ),
         Target(what="CPU, hot token / no-op Go", limit=1.5, measured=cpu(callout.HOT, callout.NOOP_GO)),
         Target(what="requests/s through Envoy / native filters", limit=0.7, measured=ratio, at_least=True),
         Target(what="CPU, 10,000 rules / 10 rules", limit=1.5, measured=cpu(callout.MANY, callout.HOT)),
