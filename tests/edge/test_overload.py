@@ -10,6 +10,7 @@ import pytest
 from countersign.edge import check
 from countersign.edge.addresses import UnixAddress
 from countersign.edge.check import BUDGET, OVERLOADED, Checker
+from countersign.edge.metadata import Metadata
 from countersign.edge.native_server import NativeServer
 from countersign.mesh.issuer import Issuer
 from countersign.snapshot import Snapshot
@@ -78,6 +79,44 @@ def test_whoever_is_one_too_many_is_denied_and_the_others_are_answered_and_then_
     assert done + denied == 900
     assert 2 <= done < 900
     assert len(answered) == done + 1
+
+
+def test_whoever_is_one_too_many_hears_so_before_the_next_check_is_answered(tmp_path: Path) -> None:
+    address = UnixAddress(str(tmp_path / "a.sock"))
+    too_many, told = threading.Event(), threading.Event()
+    waited: list[bool] = []
+
+    class Shedding(Answering):
+        def shed(self, _: bytes, __: Metadata = ()) -> bytes:
+            too_many.set()
+            return super().shed(_, __)
+
+    def answer(_payload: bytes, _: float | None) -> bytes:
+        if too_many.is_set() and not waited:
+            waited.append(told.wait(TIMEOUT))
+        done = time.perf_counter() + 0.0003
+        while time.perf_counter() < done:
+            pass
+        return DONE
+
+    def crowd() -> None:
+        with Peer(address) as peer:
+            peer.send(_calls(0, 1000))
+            peer.wait_for(OVERLOADED.octets)
+            told.set()
+            peer.wait_for(DONE)
+
+    async def scenario() -> None:
+        server = NativeServer(Shedding(answer), address)
+        await server.start()
+        try:
+            await asyncio.to_thread(crowd)
+        finally:
+            told.set()
+            await server.drain(0)
+
+    asyncio.run(scenario())
+    assert waited == [True]
 
 
 def _calls(first: int, last: int) -> bytes:

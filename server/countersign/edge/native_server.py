@@ -30,6 +30,7 @@ _AUTHZ_CHECK, _HEALTH_CHECK, _HEALTH_WATCH = range(len(_METHODS))
 
 _BATCH: Final = 4096  # events taken at a time: all there are, so that who is one too many hears so at once
 _TURN: Final = 0.001  # seconds of answering between two looks at what has arrived
+_SHORT_TURN: Final = 0.0005  # while there are too many, of whom each is to hear so soon
 
 _RESOURCE_EXHAUSTED: Final = 8  # grpc::StatusCode
 
@@ -123,6 +124,7 @@ class NativeServer:
     def _serve(self, front: NativeGrpcFront) -> None:
         queue = self._queue
         while (events := front.recv_batch_details(_BATCH, 0 if queue else None)) is not None:
+            turn = _TURN
             if events:
                 self._heard.call = time.monotonic()
                 gone = {call for kind, call, *_ in events if kind == EVENT_CANCEL}
@@ -136,24 +138,33 @@ class NativeServer:
                         self._health.check(call, payload)
                     else:
                         self._health.watch(call, payload)
-            self._turn(front)
+                if self._unsent:  # to those who are one too many: no turn of others comes first
+                    turn = _SHORT_TURN
+                    self._send(front)
+            self._turn(front, turn)
+            if self._unsent:
+                self._send(front)
 
-    def _turn(self, front: NativeGrpcFront) -> None:
-        """Answer for a while, then send. A sent answer wakes the front's thread: once for all costs least."""
-        queue, answers = self._queue, self._unsent
-        until = time.monotonic() + _TURN
+    def _send(self, front: NativeGrpcFront) -> None:
+        """Send what is answered. It wakes the front's thread: once for all costs least, and it may run at once."""
+        for call, octets in self._unsent:
+            front.respond(call, octets)
+        self._unsent.clear()
+        os.sched_yield()
+
+    def _turn(self, front: NativeGrpcFront, seconds: float) -> None:
+        """Answer for a while."""
+        queue = self._queue
+        until = time.monotonic() + seconds
         while queue:
             call, payload, deadline, _, metadata = queue.take()
             answer = self._answer(payload, None if deadline is None else deadline - time.monotonic(), metadata)
             if isinstance(answer, bytes):
-                answers.append((call, answer))
+                self._unsent.append((call, answer))
             else:
                 self._hold(front, call, answer)
             if time.monotonic() > until:
                 break
-        for call, octets in answers:
-            front.respond(call, octets)
-        answers.clear()
 
     def _forget(self, call: int) -> None:
         """The caller has gone, or its deadline has."""
@@ -171,7 +182,7 @@ class NativeServer:
         deadline = None if remaining is None else self._heard.call + remaining
         metadata = details[0] if details and self._metadata else ()
         if not self._queue.offer(Waiting(call, payload, deadline, self._heard.call, metadata)):
-            front.respond(call, self._shed(payload, metadata))
+            self._unsent.append((call, self._shed(payload, metadata)))
 
     def _hold(self, front: NativeGrpcFront, call: int, held: Held) -> None:
         future = asyncio.run_coroutine_threadsafe(held(), self._loop)
