@@ -7,8 +7,9 @@ import httpcore
 import pytest
 from countersign.edge.keys.access import Access, IpAddress
 from countersign.edge.keys.connect import AddressError, CheckedBackend, by_name
+from countersign.edge.keys.stage import Stage
 
-from tests.edge.keys.issuing import answer, raw, run
+from tests.edge.keys.issuing import answer, deaf, raw, run, until
 
 METADATA = "169.254.169.254"
 
@@ -58,6 +59,33 @@ def test_of_several_addresses_only_the_allowed_are_tried_each_in_turn() -> None:
                 await connected(Resolver([METADATA, "127.0.0.2"]), server.port)
             with pytest.raises(AddressError, match="no address"):
                 await connected(Resolver([]), server.port)
+
+    run(test)
+
+
+@pytest.mark.parametrize(("trusted", "name"), [(set[str](), "the host"), ({"slow.test"}, "the proxy")])
+def test_a_name_that_nobody_resolves_is_told_from_an_address_that_takes_no_connection(
+    trusted: set[str], name: str
+) -> None:
+    async def test() -> None:
+        asked, answered = asyncio.Event(), asyncio.Event()
+
+        async def resolve(_host: str, _port: int) -> list[IpAddress]:
+            asked.set()
+            await answered.wait()
+            return [ip_address("127.0.0.1")]
+
+        async with deaf() as port:
+            stage = Stage()
+            backend = CheckedBackend(wrong_with, frozenset(trusted), resolve, stage)
+            connecting = asyncio.create_task(backend.connect_tcp("slow.test", port))
+            await asked.wait()
+            assert stage.text == f"resolving the name of {name}"
+            answered.set()
+            await until(lambda: stage.text == f"connecting to {name}")
+            connecting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await connecting
 
     run(test)
 

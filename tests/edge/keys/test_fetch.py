@@ -14,7 +14,7 @@ from countersign.edge.keys.access import Access
 from countersign.edge.keys.fetch import Fetched, FetchError, fetch, get, trust
 from countersign.edge.keys.freshness import Validators
 
-from tests.edge.keys.issuing import JWKS, KIDS, answer, certificate, proxy, raw, run
+from tests.edge.keys.issuing import JWKS, KIDS, answer, certificate, deaf, proxy, raw, run
 
 NOT_HTTP = "not an http or https URL of a host without credentials"
 
@@ -29,6 +29,11 @@ async def error_after(*octets: bytes) -> str:
     """Why an answer gives no keys."""
     async with raw(*octets) as server:
         return await error_of(RemoteKeys(server.uri))
+
+
+def late(seconds: float, stage: str) -> str:
+    """What is said when time is up at a stage."""
+    return f"no whole answer within {seconds:g} s: still {stage}"
 
 
 def kids(fetched: Fetched) -> list[str]:
@@ -163,9 +168,9 @@ def test_the_timeout_bounds_the_whole_fetch_however_slowly_octets_drip() -> None
         begun = time.monotonic()
         drip = [b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", *[b" "] * 1000]
         async with raw(*drip, pause=0.02) as server:
-            assert await error_of(RemoteKeys(server.uri, timeout=0.3)) == "no whole answer within 0.3 s"
+            assert await error_of(RemoteKeys(server.uri, timeout=0.3)) == late(0.3, "reading the answer's body")
         async with raw(*[bytes([octet]) for octet in answer()], pause=0.02) as server:  # the head drips too
-            assert await error_of(RemoteKeys(server.uri, timeout=0.3)) == "no whole answer within 0.3 s"
+            assert await error_of(RemoteKeys(server.uri, timeout=0.3)) == late(0.3, "waiting for the answer")
         assert time.monotonic() - begun < 5
 
     run(test)
@@ -174,9 +179,51 @@ def test_the_timeout_bounds_the_whole_fetch_however_slowly_octets_drip() -> None
 def test_a_server_that_hangs_is_given_up() -> None:
     async def test() -> None:
         async with raw(b"", pause=60) as server:
-            assert await error_of(RemoteKeys(server.uri, timeout=0.2)) == "no whole answer within 0.2 s"
-            with pytest.raises(FetchError, match=r"^no whole answer within 0\.2 s$"):
+            hanging = late(0.2, "waiting for the answer")
+            assert await error_of(RemoteKeys(server.uri, timeout=0.2)) == hanging
+            with pytest.raises(FetchError) as refused:
                 await get(server.uri, Access(), 0.2)
+            assert str(refused.value) == hanging
+
+    run(test)
+
+
+def test_a_host_that_takes_no_connection_is_told_from_one_that_does_not_answer() -> None:
+    async def test() -> None:
+        async with deaf() as port:
+            source = RemoteKeys(f"http://127.0.0.1:{port}/", timeout=0.2)
+            assert await error_of(source) == late(0.2, "connecting to the host")
+            way = Access(proxy=f"http://127.0.0.1:{port}")
+            assert await error_of(RemoteKeys("https://idp.test/", timeout=0.2), way) == late(
+                0.2, "connecting to the proxy"
+            )
+
+    run(test)
+
+
+def test_a_tls_handshake_that_does_not_end_is_told_and_its_connection_closed() -> None:
+    async def test() -> None:
+        closed = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            assert (await reader.read()).startswith(b"\x16\x03")  # a TLS ClientHello, and then the end
+            closed.set()
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            source = RemoteKeys(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/", timeout=0.3)
+            assert await error_of(source) == late(0.3, "in the TLS handshake")
+            async with asyncio.timeout(5):
+                await closed.wait()
+
+    run(test)
+
+
+def test_an_address_that_takes_no_connection_is_given_up_before_the_fetch_is() -> None:
+    async def test() -> None:
+        async with deaf() as port:
+            source = RemoteKeys(f"http://127.0.0.1:{port}/", timeout=5)
+            assert await error_of(source) == "cannot connect: no answer within 2 s"
 
     run(test)
 

@@ -14,6 +14,7 @@ import httpcore
 import httpx
 
 from countersign.edge.keys.access import IpAddress
+from countersign.edge.keys.stage import Stage
 
 CONNECT_TIMEOUT = 2.0  # seconds, for each address
 
@@ -26,9 +27,9 @@ class AddressError(Exception):
 
 
 class CheckedBackend(httpcore.AsyncNetworkBackend):
-    """Connects only where ``wrong_with`` finds nothing wrong. A host named in ``trusted`` is not asked about.
+    """Connects only where ``wrong_with`` finds nothing wrong. A host named in ``trusted``, a proxy, is not asked about.
 
-    Each connection asks ``resolve`` once.
+    Each connection asks ``resolve`` once, and tells ``stage`` what it is at.
     """
 
     def __init__(
@@ -36,11 +37,14 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         wrong_with: Callable[[IpAddress], str],
         trusted: frozenset[str] = frozenset(),
         resolve: Resolve | None = None,
+        stage: Stage | None = None,
     ) -> None:
         self._wrong_with = wrong_with
         self._trusted = trusted
         self._resolve = resolve or by_name
+        self._stage = stage or Stage()
         self._backend = httpcore.AnyIOBackend()
+        self._made: list[httpcore.AsyncNetworkStream] = []
 
     async def connect_tcp(
         self,
@@ -52,25 +56,38 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         """Try each allowed address of the host in turn. Raise `AddressError` if there is none."""
         failure: Exception = AddressError("the host has no address")
-        for address in await self._resolve(host, port):
+        whom = "the proxy" if host in self._trusted else "the host"
+        self._stage.text = f"resolving the name of {whom}"
+        addresses = await self._resolve(host, port)
+        self._stage.text = f"connecting to {whom}"
+        for address in addresses:
             wrong = "" if host in self._trusted else self._wrong_with(address)
             if wrong:
                 failure = AddressError(wrong)
                 continue
             try:
-                return await self._backend.connect_tcp(
+                stream = await self._backend.connect_tcp(
                     str(address), port, min(timeout or CONNECT_TIMEOUT, CONNECT_TIMEOUT), local_address, socket_options
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
+            else:
+                self._made.append(stream)
+                return stream
         raise failure
+
+    async def aclose(self) -> None:
+        """Close what was connected: httpcore forgets a connection whose TLS handshake is cancelled."""
+        for stream in self._made:
+            await stream.aclose()
 
 
 class Transport(httpx.AsyncBaseTransport):
     """httpx on connections of ours: httpx itself has no place where an address can be chosen, httpcore below it has."""
 
-    def __init__(self, pool: httpcore.AsyncConnectionPool) -> None:
+    def __init__(self, pool: httpcore.AsyncConnectionPool, backend: CheckedBackend) -> None:
         self._pool = pool
+        self._backend = backend
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request. Raise `AddressError`, or httpcore's errors."""
@@ -89,6 +106,7 @@ class Transport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close the connections."""
         await self._pool.aclose()
+        await self._backend.aclose()
 
 
 class _Body(httpx.AsyncByteStream):

@@ -20,8 +20,9 @@ import httpx
 
 from countersign.core.jwt_rule import RemoteKeys
 from countersign.edge.keys.access import Access, IpAddress
-from countersign.edge.keys.connect import AddressError, CheckedBackend, Transport
+from countersign.edge.keys.connect import CONNECT_TIMEOUT, AddressError, CheckedBackend, Transport
 from countersign.edge.keys.freshness import Freshness, Validators, conditions, freshness, retry_after, validators
+from countersign.edge.keys.stage import Stage
 from countersign.edge.keys.url import HttpUrl, UrlError
 from countersign.tokens.keys import MAX_TEXT, KeySet, KeySetError
 from countersign.tokens.strict_json import JsonError, loads
@@ -74,28 +75,34 @@ async def fetch(source: RemoteKeys, access: Access, known: Validators | None = N
 
     With the ``known`` validators of an earlier answer, an unchanged set is not sent again.
     """
+    stage = Stage()
     try:
         async with asyncio.timeout(source.timeout):  # over everything, so that no drip of octets can prolong it
-            return await _fetch(source, access, known)
+            return await _fetch(source, access, known, stage)
     except TimeoutError as error:
-        raise FetchError(f"no whole answer within {source.timeout:g} s") from error
+        raise _late(source.timeout, stage) from error
 
 
 async def get(uri: str, access: Access, timeout: float) -> str:  # noqa: ASYNC109 (of the whole)
     """The text at a URL, within the same limits. Raise `FetchError`."""
+    stage = Stage()
     try:
         async with asyncio.timeout(timeout):
-            return (await _get(_url(uri), access, None)).text or ""
+            return (await _get(_url(uri), access, None, stage)).text or ""
     except TimeoutError as error:
-        raise FetchError(f"no whole answer within {timeout:g} s") from error
+        raise _late(timeout, stage) from error
 
 
-async def _fetch(source: RemoteKeys, access: Access, known: Validators | None) -> Fetched:
+def _late(timeout: float, stage: Stage) -> FetchError:
+    return FetchError(f"no whole answer within {timeout:g} s: still {stage.text}")
+
+
+async def _fetch(source: RemoteKeys, access: Access, known: Validators | None, stage: Stage) -> Fetched:
     url = _url(source.uri)
     if source.discover:
-        configuration = await _get(url, access, None)
+        configuration = await _get(url, access, None, stage)
         url = discovered(configuration.text or "", url)
-    answer = await _get(url, access, known)
+    answer = await _get(url, access, known, stage)
     if answer.text is None:
         return Fetched(keys=None, text=None, freshness=answer.freshness, validators=known)
     try:
@@ -142,15 +149,21 @@ def _url(text: str) -> HttpUrl:
         raise FetchError(str(error)) from error
 
 
-async def _get(url: HttpUrl, access: Access, known: Validators | None) -> _Answer:
+async def _get(url: HttpUrl, access: Access, known: Validators | None, stage: Stage) -> _Answer:
     asked = conditions(known, url.text)
     tls = await asyncio.to_thread(trust, access.ca_file) if "https" in (url.scheme, access.proxy[:5]) else None
     # A client for each request: no cookie and no connection is carried along, nor a proxy of the environment.
-    transport = Transport(_pool(url, tls, access))
+    transport = _transport(url, tls, access, stage)
     try:
         async with (
             httpx.AsyncClient(transport=transport, trust_env=False, headers=_HEADERS) as client,
-            client.stream("GET", url.text, headers=asked, timeout=None) as response,  # `fetch` has one
+            client.stream(
+                "GET",
+                url.text,
+                headers=asked,
+                extensions={"trace": stage.follow},
+                timeout=None,  # `fetch` has one
+            ) as response,
         ):
             headers = response.headers
             if response.status_code == _NOT_MODIFIED and asked:
@@ -168,14 +181,15 @@ async def _get(url: HttpUrl, access: Access, known: Validators | None) -> _Answe
     return _Answer(text=text, freshness=freshness(headers), validators=validators(url.text, headers))
 
 
-def _pool(url: HttpUrl, tls: ssl.SSLContext | None, access: Access) -> httpcore.AsyncConnectionPool:
+def _transport(url: HttpUrl, tls: ssl.SSLContext | None, access: Access, stage: Stage) -> Transport:
     plaintext = url.scheme == "http"
 
     def wrong_with(address: IpAddress) -> str:
         return access.wrong_with(address, plaintext=plaintext)
 
     if not access.proxy:
-        return httpcore.AsyncConnectionPool(ssl_context=tls, network_backend=CheckedBackend(wrong_with))
+        direct = CheckedBackend(wrong_with, stage=stage)
+        return Transport(httpcore.AsyncConnectionPool(ssl_context=tls, network_backend=direct), direct)
     if plaintext and not access.insecure_http:
         raise FetchError("http without TLS goes through no proxy, unless `insecureHttp` allows it")
     try:
@@ -184,11 +198,9 @@ def _pool(url: HttpUrl, tls: ssl.SSLContext | None, access: Access) -> httpcore.
         wrong = ""  # a name: the proxy resolves it
     if wrong:
         raise FetchError(wrong)
-    return httpcore.AsyncConnectionPool(
-        ssl_context=tls,
-        proxy=httpcore.Proxy(access.proxy),
-        network_backend=CheckedBackend(wrong_with, trusted=frozenset({HttpUrl.parse(access.proxy).host})),
-    )
+    proxy = httpcore.Proxy(access.proxy)
+    backend = CheckedBackend(wrong_with, frozenset({HttpUrl.parse(access.proxy).host}), stage=stage)
+    return Transport(httpcore.AsyncConnectionPool(ssl_context=tls, proxy=proxy, network_backend=backend), backend)
 
 
 def _check(status: int, headers: Mapping[str, str]) -> None:
@@ -216,6 +228,8 @@ def _network(error: Exception) -> str:
         match cause:
             case AddressError():
                 return str(cause)
+            case httpcore.ConnectTimeout():
+                return f"cannot connect: no answer within {CONNECT_TIMEOUT:g} s"
             case ssl.SSLCertVerificationError():
                 return f"the certificate is not trusted: {cause.verify_message}"
             case ssl.SSLError():
