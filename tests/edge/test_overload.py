@@ -119,6 +119,43 @@ def test_whoever_is_one_too_many_hears_so_before_the_next_check_is_answered(tmp_
     assert waited == [True]
 
 
+def test_an_answer_waits_for_no_more_than_seven_others_before_it_is_sent(tmp_path: Path) -> None:
+    address = UnixAddress(str(tmp_path / "a.sock"))
+    busy, go, told = threading.Event(), threading.Event(), threading.Event()
+    waits = {0: go, 20: told}
+    answered: list[bool] = []
+
+    def answer(_payload: bytes, _: float | None) -> bytes:
+        busy.set()
+        answered.append(len(answered) not in waits or waits[len(answered)].wait(TIMEOUT))
+        return DONE
+
+    def crowd() -> None:
+        with Peer(address) as peer:
+            peer.send(_calls(0, 1))
+            assert busy.wait(TIMEOUT)
+            peer.send(_calls(1, 40))
+            for _ in range(5):  # it has read all of it, and has had several turns to pass it on
+                peer.ping()
+            go.set()
+            peer.wait_for(DONE, times=13)  # of the 20 before the one that waits
+            told.set()
+            peer.wait_for(DONE, times=40)
+
+    async def scenario() -> None:
+        server = NativeServer(Answering(answer), address)
+        await server.start()
+        try:
+            await asyncio.to_thread(crowd)
+        finally:
+            go.set()
+            told.set()
+            await server.drain(0)
+
+    asyncio.run(scenario())
+    assert answered == [True] * 40
+
+
 def _calls(first: int, last: int) -> bytes:
     return b"".join(
         frame(HEADERS, END_HEADERS, 2 * number + 1, CALL) + frame(DATA, END_STREAM, 2 * number + 1, message(b""))
