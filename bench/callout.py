@@ -150,7 +150,7 @@ def run_arm(bench: Bench, arm: Arm, seconds: float) -> tuple[Figures, float]:
         load = Load(server.address, arms.by_decision)
         try:
             _judge(bench, arm, load)
-            figures = measure(load, arm.exchanges(), arm.expected, server.cpu, seconds)
+            figures = measure(load, itertools.cycle(arm.exchanges()), arm.expected, server.cpu, seconds)
         finally:
             load.close()
         return replace(figures, idle=idle, memory=server.memory()), server.started_in

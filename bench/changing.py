@@ -1,24 +1,39 @@
-"""Latency while the ground moves: policies reloaded each second, keys rotated each second."""
+"""What a check costs while the ground moves: policies reloaded each second, keys rotated each second."""
 
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Final, NamedTuple
 
 from countersign.mesh.issuer import Issuer, IssuerServer
 
 from bench import arms, material
 from bench.http2 import Address, Exchange, Load, Outcome
-from bench.measure import check
+from bench.measure import Figures, check, measure
 from bench.prepare import HOT_RULES, Bench, free_port
 
-_CPU = 0
-_PERIOD = 1.0  # seconds
-_RATE = 2_000.0  # checks a second
+RELOADS: Final = "countersign, hot token, a reload each second"
+ROTATIONS: Final = "countersign, hot token, a rotation each second"
+
+_CPU: Final = 0
+_PERIOD: Final = 1.0  # seconds
+_RATE: Final = 2_000.0  # checks a second
+_AT_LEAST: Final = 2.0  # seconds of each run: so long that something moves in it
 
 
-def reloads(bench: Bench, seconds: float) -> tuple[float, float]:
-    """The p99 in seconds, undisturbed and with a reload each second."""
+class Moving(NamedTuple):
+    """The p99 in seconds at one rate, undisturbed and disturbed, and a line of the table, disturbed."""
+
+    calm: float
+    moved: float
+    figures: Figures
+    started_in: float
+
+
+def reloads(bench: Bench, seconds: float) -> Moving:
+    """A reload each second, of a set that decides alike."""
     policies = bench.directory / "reloaded.yaml"
     text = material.istio(HOT_RULES, bench.issuer)
     policies.write_text(text, encoding="utf-8")
@@ -31,15 +46,11 @@ def reloads(bench: Bench, seconds: float) -> tuple[float, float]:
         _replace(policies, f"{text}\n# {generation}\n{_another(generation)}")
 
     command = arms.countersign(bench.directory / "arm.sock", policies, free_port())
-    with arms.running("arm", command, bench.directory, _CPU, checks[0]) as server:
-        calm = _p99(server.address, iter_forever(lambda: checks[0]), seconds)
-        with _each_period(rewrite):
-            moving = _p99(server.address, iter_forever(lambda: checks[0]), seconds)
-    return calm, moving
+    return _moving(bench, command, lambda: checks[0], rewrite, seconds)
 
 
-def rotations(bench: Bench, seconds: float) -> tuple[float, float]:
-    """The p99 in seconds, undisturbed and with a new signing key each second; the old one stays published."""
+def rotations(bench: Bench, seconds: float) -> Moving:
+    """A new signing key each second, and tokens of it at once; the old one stays published."""
     issuer = Issuer(material.ISSUER)
     with IssuerServer(issuer) as server:
         policies = bench.directory / "rotated.yaml"
@@ -53,17 +64,25 @@ def rotations(bench: Bench, seconds: float) -> tuple[float, float]:
 
         flags = ("--keys-cooldown", "1s")
         command = arms.countersign(bench.directory / "arm.sock", policies, free_port(), *flags)
-        with arms.running("arm", command, bench.directory, _CPU, current) as authorizer:
-            calm = _p99(authorizer.address, iter_forever(lambda: current), seconds)
-            with _each_period(rotate):
-                moving = _p99(authorizer.address, iter_forever(lambda: current), seconds)
-    return calm, moving
+        return _moving(bench, command, lambda: current, rotate, seconds)
 
 
-def iter_forever(current: Callable[[], Exchange]) -> Iterator[Exchange]:
-    """Whatever is current, for ever."""
-    while True:
-        yield current()
+def _moving(
+    bench: Bench, command: list[str], current: Callable[[], Exchange], disturb: Callable[[], None], seconds: float
+) -> Moving:
+    """Ask for whatever is current, undisturbed and disturbed."""
+    forever = iter(current, None)
+    with arms.running("arm", command, bench.directory, _CPU, current()) as server:
+        idle = server.memory()
+        calm = _p99(server.address, forever, seconds)
+        with _each_period(disturb):
+            moved = _p99(server.address, forever, seconds)
+            load = Load(server.address, arms.by_decision)
+            try:
+                figures = measure(load, forever, {"allow": 1.0}, server.cpu, max(_AT_LEAST, seconds / 4))
+            finally:
+                load.close()
+        return Moving(calm, moved, replace(figures, idle=idle, memory=server.memory()), server.started_in)
 
 
 def _p99(address: Address, exchanges: Iterator[Exchange], seconds: float) -> float:

@@ -1,8 +1,7 @@
 """One arm, measured: saturated, at half of that, and at a rate that every arm can bear."""
 
-import itertools
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -33,13 +32,12 @@ class Figures:
 
 
 def measure(
-    load: Load, exchanges: Sequence[Exchange], expected: Mapping[str, float], cpu: Callable[[], float], seconds: float
+    load: Load, turn: Iterator[Exchange], expected: Mapping[str, float], cpu: Callable[[], float], seconds: float
 ) -> Figures:
-    """Three runs over the exchanges in turn.
+    """Three runs over endless exchanges.
 
     ``expected``: the share of each answer. Raise `WrongDecisionError` if it is not met.
     """
-    turn = itertools.cycle(exchanges)
     load.closed_loop(turn, seconds * _WARM_UP, CONCURRENCY)
     saturated, cpu_saturated = _run(lambda: load.closed_loop(turn, seconds, CONCURRENCY), expected, cpu)
     half, _ = _run(lambda: load.open_loop(turn, seconds, saturated.rate / 2), expected, cpu)

@@ -36,12 +36,12 @@ def main() -> int:
     figures: dict[str, list[Figures]] = {}
     starts: dict[str, list[float]] = {}
     rates: dict[str, list[float]] = {}
-    moving: list[tuple[float, float]] = []
+    moving: dict[str, changing.Moving] = {}
     filled = 0.0
     flooded: overload.Overload | None = None
     issuer = Issuer(material.ISSUER)
-    with tempfile.TemporaryDirectory(prefix="cs-bench-") as name, IssuerServer(issuer) as server:
-        bench = Bench(Path(name), issuer, server.jwks_uri)
+    with tempfile.TemporaryDirectory(prefix="cs-bench-") as directory, IssuerServer(issuer) as server:
+        bench = Bench(Path(directory), issuer, server.jwks_uri)
         arms = [*callout.callout_arms(bench), *callout.go_arms(bench, left_out)]
         wanted = [arm for arm in arms if arguments.only in arm.name]
         for number in range(1, arguments.rounds + 1):
@@ -54,9 +54,11 @@ def main() -> int:
                 with _failing(each, failed, f"round {number}: {each}"):
                     rates.setdefault(each, []).append(through_envoy.rate(bench, each, arguments.seconds))
         if not arguments.only:
-            for disturb in (changing.reloads, changing.rotations):
-                with _failing(disturb.__name__, failed, disturb.__name__):
-                    moving.append(disturb(bench, arguments.seconds * 4))
+            for name, disturbed in ((changing.RELOADS, changing.reloads), (changing.ROTATIONS, changing.rotations)):
+                with _failing(name, failed, name):
+                    moving[name] = disturbed(bench, arguments.seconds * 4)
+                    figures[name] = [moving[name].figures]
+                    starts[name] = [moving[name].started_in]
             with _failing("overload", failed, "overload"):
                 flooded = overload.overload(bench, arguments.seconds)
             with _failing("memory", failed, "memory"):

@@ -1,12 +1,13 @@
 """What was promised, as ratios within one run, against what was measured."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from bench import callout, through_envoy
+from bench.changing import RELOADS, ROTATIONS, Moving
 from bench.measure import Figures
 from bench.overload import Overload
 from bench.report import Target
@@ -18,11 +19,11 @@ def targets(
     figures: Mapping[str, Figures],
     starts: Mapping[str, float],
     rates: Mapping[str, float],
-    moving: Sequence[tuple[float, float]],
+    moving: Mapping[str, Moving],
     filled: float,
     flooded: Overload | None,
 ) -> list[Target]:
-    """Every target. ``moving``: p99 undisturbed and disturbed; ``filled``: MB with many rules and tokens.
+    """Every target. ``moving``: with reloads and with rotations; ``filled``: MB with many rules and tokens.
 
     ``flooded``: more checks than can be answered.
     """
@@ -37,7 +38,6 @@ def targets(
     extra = (cold.cpu_saturated - hot.cpu_saturated) / signature if hot and cold else None
     of_token = (cold.cpu_saturated - new.cpu_saturated) / signature if new and cold else None
     ratio = rates[through_envoy.OURS] / rates[through_envoy.NATIVE] if through_envoy.NATIVE in rates else None
-    names = ("p99 with a reload each second / without", "p99 with a rotation each second / without")
     return [
         Target(what="CPU, hot token, 10 policies / no-op native", limit=1.6, measured=cpu(callout.HOT, callout.NOOP)),
         Target(what="CPU, no question twice / no-op native", limit=None, measured=cpu(callout.NEW, callout.NOOP)),
@@ -59,8 +59,13 @@ def targets(
         Target(what="CPU, cold RS256 minus hot / one verification", limit=1.6, measured=extra),
         Target(what="... minus hot in no question twice", limit=None, measured=of_token),
         *(
-            Target(what=name, limit=limit, measured=disturbed / calm)
-            for name, limit, (calm, disturbed) in zip(names, (1.3, None), moving, strict=False)
+            Target(
+                what=f"p99 with a {what} each second / without", limit=limit, measured=each and each.moved / each.calm
+            )
+            for what, limit, each in (
+                ("reload", 1.3, moving.get(RELOADS)),
+                ("rotation", None, moving.get(ROTATIONS)),
+            )
         ),
         Target(what="ms until a check too many hears so, p99", limit=5, measured=flooded and flooded.shed_p99 * 1e3),
         Target(what="seconds until all are answered after a flood", limit=1, measured=flooded and flooded.recovery),
