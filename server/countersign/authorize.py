@@ -124,10 +124,10 @@ def _judge(facts: RequestFacts, snapshot: Snapshot, authenticator: Authenticator
         return _steps(facts, snapshot.mesh, policies, authenticator, engine, found)
     except _RefusedError as refused:
         return found.refused(deny(refused.reason, refused.detail, refused.policy, generation))
-    except PeerError as error:
-        return found.refused(deny(error.reason, str(error), None, generation))
-    except WorkloadError as error:
-        return found.refused(deny(Reason.WORKLOAD_UNKNOWN, str(error), None, generation))
+    except PeerError as doubtful:
+        return found.refused(deny(doubtful.reason, str(doubtful), None, generation))
+    except WorkloadError as unknown:
+        return found.refused(deny(Reason.WORKLOAD_UNKNOWN, str(unknown), None, generation))
 
 
 def _steps(

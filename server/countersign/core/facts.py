@@ -3,6 +3,7 @@
 Nothing here is trusted. An identity comes out of `core.identity` and `tokens`, never out of a header by itself.
 """
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import field
 from typing import Any, Final, Protocol
@@ -10,6 +11,7 @@ from typing import Any, Final, Protocol
 from countersign.core.per_check import per_check
 
 _NOTHING: Final[tuple[str, ...]] = ()
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 
 
 class Lines(Protocol):
@@ -116,7 +118,7 @@ class _Only:
 
 def is_readable(value: str) -> bool:
     """Whether the value was valid UTF-8 on the wire (see `Headers`)."""
-    return value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value)
+    return value.isascii() or _SURROGATE.search(value) is None
 
 
 @per_check

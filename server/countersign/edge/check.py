@@ -11,7 +11,7 @@ import traceback
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -22,6 +22,7 @@ from countersign.edge.metadata import Metadata
 from countersign.edge.observed import Answered, Numbers, Observe, Stages, UnrecordedError
 from countersign.edge.remembered import Answer, Memory, Question
 from countersign.edge.server import Held
+from countersign.edge.ticket import Asked, Ticket
 from countersign.judgement import Judgement, Step, deny
 from countersign.snapshot import Snapshot
 from countersign.wire.codec import RequestError, decode, encode, numbered
@@ -51,20 +52,6 @@ OVERLOADED: Final = _always(
 
 Refresh = Callable[[FetchedKeys], "asyncio.Future[None] | None"]
 Report = Callable[[Exception], None]
-
-# A check as it came: the payload, the metadata, and in `time.monotonic` when it was taken up and until when an answer
-# is of use. A bare tuple, because to make one costs no call.
-_Asked = tuple[bytes, Metadata, float, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
-class _Ticket:
-    """A check that waits for keys; it counts as long as anybody has it."""
-
-    asked: _Asked
-    snapshot: Snapshot
-    judged: Judgement
-    stages: Stages
 
 
 class _Explanations:
@@ -110,7 +97,7 @@ class Checker:
         self._observe = observe
         self._number_allows = number_allows
         self._numbers = Numbers()
-        self._held: weakref.WeakSet[_Ticket] = weakref.WeakSet()
+        self._held: weakref.WeakSet[Ticket] = weakref.WeakSet()
         self._memory = Memory(current())
         self._explanations = _Explanations()
         self._refused: dict[FetchedKeys, tuple[Snapshot, float]] = {}  # refreshes: by which snapshot, and until when
@@ -158,7 +145,7 @@ class Checker:
             memory = self._memory = Memory(snapshot)
         return memory
 
-    def _decided(self, asked: _Asked, memory: Memory, question: Question | None) -> bytes | Held:
+    def _decided(self, asked: Asked, memory: Memory, question: Question | None) -> bytes | Held:
         payload, _, begun, deadline = asked
         now, may_wait, explain = time.time(), len(self._held) < MAX_HELD, self._explanations.left(begun)
         facts = None if question is None else memory.facts_of(question)
@@ -185,7 +172,7 @@ class Checker:
         now = time.monotonic()
         return self._told(answer, (payload, metadata, now, now))
 
-    def _told(self, answer: Answer, asked: _Asked, stages: Stages | None = None, *, remembered: bool = False) -> bytes:
+    def _told(self, answer: Answer, asked: Asked, stages: Stages | None = None, *, remembered: bool = False) -> bytes:
         """The octets of an answer, after whoever observes has been told."""
         observe = self._observe
         if observe is None:
@@ -203,12 +190,12 @@ class Checker:
             self._report(error)
             return _INTERNAL_ERROR.octets
 
-    def _ticket(self, asked: _Asked, snapshot: Snapshot, judged: Judgement, stages: Stages) -> _Ticket:
-        ticket = _Ticket(asked=asked, snapshot=snapshot, judged=judged, stages=stages)
+    def _ticket(self, asked: Asked, snapshot: Snapshot, judged: Judgement, stages: Stages) -> Ticket:
+        ticket = Ticket(asked=asked, snapshot=snapshot, judged=judged, stages=stages)
         self._held.add(ticket)  # weakly: what is never awaited leaves by itself
         return ticket
 
-    async def _resume(self, ticket: _Ticket) -> bytes:
+    async def _resume(self, ticket: Ticket) -> bytes:
         """Wait, and decide with whatever keys have come. Where none have and none may, what was decided stands."""
         answer, stages = _INTERNAL_ERROR, ticket.stages
         payload, _, begun, deadline = ticket.asked

@@ -129,6 +129,11 @@ def _address(read: Callable[[Evidence], str]) -> Lookup:
     return lookup
 
 
+_source_ip: Final = _address(lambda evidence: evidence.facts.source.address)
+_remote_ip: Final = _address(lambda evidence: evidence.remote_ip)
+_destination_ip: Final = _address(lambda evidence: evidence.facts.destination.address)
+
+
 def _claim(path: Texts) -> Lookup:
     def lookup(evidence: Evidence) -> Texts | None:
         token = evidence.identity.token
@@ -160,9 +165,9 @@ def _header(argument: Texts) -> Lookup:
 LOOKUPS: Final[Mapping[str, Callable[[Texts], Lookup]]] = {
     "source.principal": lambda _: _principal,
     "source.namespace": lambda _: _namespace,
-    "source.ip": lambda _: _address(lambda evidence: evidence.facts.source.address),
-    "remote.ip": lambda _: _address(lambda evidence: evidence.remote_ip),
-    "destination.ip": lambda _: _address(lambda evidence: evidence.facts.destination.address),
+    "source.ip": lambda _: _source_ip,
+    "remote.ip": lambda _: _remote_ip,
+    "destination.ip": lambda _: _destination_ip,
     "destination.port": lambda _: _port,
     "connection.sni": lambda _: _sni,
     "operation.method": lambda _: _method,

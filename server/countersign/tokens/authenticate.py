@@ -221,9 +221,9 @@ def _reported(failures: list[Failure]) -> Failure:
     The last child asks each rule again whether its token is missing, and ends at the first that does not allow it.
     """
     last_child_first = (failures[0], *reversed(failures))
-    telling = (each for each in last_child_first if each.error.reason not in _SAYS_LITTLE)
-    of_a_token = (each for each in failures if each.error.reason is not Reason.TOKEN_MISSING)
-    return next(telling, None) or next(of_a_token, failures[0])
+    telling = [each for each in last_child_first if each.error.reason not in _SAYS_LITTLE]
+    of_a_token = [each for each in failures if each.error.reason is not Reason.TOKEN_MISSING]
+    return (telling or of_a_token or failures)[0]
 
 
 def refusal(failures: list[Failure]) -> TokenRefused:

@@ -30,8 +30,8 @@ def loads(text: str) -> Any:  # noqa: ANN401 (JSON is what it is)
         value = _DECODER.decode(text)
     except JsonError:
         raise
-    except json.JSONDecodeError as error:
-        raise JsonError("not JSON", f"line {error.lineno}, column {error.colno}: {error.msg}") from error
+    except json.JSONDecodeError as at:
+        raise JsonError("not JSON", f"line {at.lineno}, column {at.colno}: {at.msg}") from at
     except (ValueError, RecursionError) as error:
         raise JsonError("not JSON") from error
     # Only a text with that many brackets, commas or an escape can break these bounds: most skip the walk.

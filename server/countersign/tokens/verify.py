@@ -152,8 +152,8 @@ def _verifying_key(token: UnverifiedToken, rule: JwtRule, keys: KeySet | None) -
 def split_claims(payload: Mapping[str, Any], space_delimited: frozenset[str]) -> dict[str, Any]:
     """What policies see (Istio: ``spaceDelimitedClaims``): the string is gone, its words are a list."""
     claims = {_NAMES.get(name, name): value for name, value in payload.items()}
-    for name in space_delimited & payload.keys():
-        value = claims[name]
+    for name in space_delimited:
+        value = claims.get(name)
         if isinstance(value, str):
             claims[name] = [word for word in value.split(" ") if word]
     return claims
