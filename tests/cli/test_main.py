@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from countersign import authorize
 from countersign.cli.main import VERBS
 
 
@@ -41,6 +42,8 @@ def test_version_says_what_it_speaks() -> None:
 
     assert result.returncode == 0
     assert result.stdout.startswith("countersign 0.1.0 (ext_authz v3")
+    code = "interpreted" if str(authorize.__file__).endswith(".py") else "compiled"
+    assert result.stdout.endswith(f"; {code})\n")
 
 
 @pytest.mark.parametrize("verb", ["health", "version"])

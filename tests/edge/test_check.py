@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +25,8 @@ from countersign.wire import outline
 from tests.edge.serving import Serving, reason, request, snapshot, status_of
 
 FAULTS = [Exception, RecursionError, MemoryError, UnicodeError, OverflowError, AttributeError]
+ISSUER = "https://issuer.test"
+REMOTE = RemoteKeys("http://127.0.0.1:1/jwks.json", 5.0)
 
 
 @pytest.fixture
@@ -169,6 +172,42 @@ def test_an_exception_in_any_stage_is_a_denial_that_says_nothing_about_it(
     assert allowed(serving.check(request()))
 
 
+def _mesh(field: str, value: Any) -> Callable[[Snapshot], Any]:
+    return lambda right: replace(right, mesh=replace(right.mesh, **{field: value}))
+
+
+def _snapshot(field: str, value: Any) -> Callable[[Snapshot], Any]:
+    return lambda right: replace(right, **{field: value})
+
+
+WRONG: dict[str, Callable[[Snapshot], Any]] = {
+    "no snapshot": lambda _: None,
+    "mesh": _snapshot("mesh", None),
+    "peer": _mesh("peer", None),
+    "hops": _mesh("remote_ip_hops", "1"),
+    "policies": _snapshot("policies", "none"),
+    "keys": _snapshot("keys", None),
+    "key set": _snapshot("keys", {REMOTE: "{}"}),
+    "token cache": _snapshot("tokens", {}),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_a_value_of_a_wrong_type_on_the_path_of_a_check_is_a_denial(
+    tmp_path: Path, transport: Transport, wrong: Callable[[Snapshot], Any]
+) -> None:
+    """Compiled code looks at types where it is called, and raises where interpreted code may go on for a while."""
+    issuer = Issuer(ISSUER)
+    current: Any = snapshot(WITH_TOKENS, {REMOTE: KeySet.parse(json.dumps(issuer.jwks()))})
+    right, asked = current, bearer(issuer)
+    with Serving(tmp_path, lambda: current, transport=transport) as running:
+        assert allowed(running.check(asked))
+        current = wrong(right)
+        assert denied(running.check(asked), 503, "internal-error")
+        current = right
+        assert allowed(running.check(asked))
+
+
 def test_a_log_that_fails_changes_no_answer(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> NoReturn:
         raise OSError("the disk is full")
@@ -263,8 +302,6 @@ def test_no_other_method_is_served(serving: Serving, method: str) -> None:
     assert status_of(error.value) == "UNIMPLEMENTED"
 
 
-ISSUER = "https://issuer.test"
-REMOTE = RemoteKeys("http://127.0.0.1:1/jwks.json", 5.0)
 WITH_TOKENS = """\
 apiVersion: security.istio.io/v1
 kind: RequestAuthentication

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from typing import Final
 
+from countersign import authorize
 from countersign.core.decision import AllowReason, DryRun, Reason
 from countersign.core.jwt_rule import RemoteKeys
 from countersign.edge.keys.url import shown
@@ -138,7 +139,9 @@ def test_keys_policies_tokens_and_processes_are_told() -> None:
         "countersign_processes": 2,
         "countersign_processes_serving": 1,
     }.items() <= alone.items()
-    assert re.fullmatch(r"\d+\.\d+\S*", families["countersign_build_info"].samples[0].labels["version"])
+    runs = families["countersign_build_info"].samples[0].labels
+    assert re.fullmatch(r"\d+\.\d+\S*", runs["version"])
+    assert runs["code"] == ("interpreted" if str(authorize.__file__).endswith(".py") else "compiled")
     assert alone["process_cpu_seconds"] > 0
 
 

@@ -6,7 +6,6 @@ that were loaded. No request can make a series.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib.metadata import version
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector, generate_latest
@@ -14,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from countersign.core.decision import AllowReason, Reason
+from countersign.edge.build import build
 from countersign.edge.keys.url import shown
 from countersign.edge.kubernetes.standing import ClusterStanding
 from countersign.edge.metrics.state import Counted, Loads, State
@@ -52,7 +52,7 @@ class Exposition(Collector):
     def collect(self) -> Iterator[Metric]:
         """Every series, those that never counted included where they are known: a rate wants a beginning."""
         state = self._state()
-        yield InfoMetricFamily("countersign_build", "What runs.", {"version": version("countersign")})
+        yield InfoMetricFamily("countersign_build", "What runs.", build())
         yield from _of_checks(state.counted.totals.kinds)
         yield from _of_durations(state.counted.totals.durations)
         yield from _of_memory(state.counted)
