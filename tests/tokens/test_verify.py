@@ -335,6 +335,17 @@ def test_every_flipped_bit_and_every_shortening_of_a_signature_is_refused(algori
         assert refusal(f"{text}.{encode(octets[:length])}") == BAD_SIGNATURE
 
 
+def test_a_signature_without_its_leading_zero_is_refused() -> None:
+    """One of 256 begins with a zero, without which it is the same number."""
+    text, _, _ = sign(algorithm="PS256").rpartition(".")
+    octets = signature(text, "PS256")
+    while octets[0]:
+        octets = signature(text, "PS256")  # another one each time: its salt is random
+
+    assert takes(f"{text}.{encode(octets)}")
+    assert refusal(f"{text}.{encode(octets[1:])}") == BAD_SIGNATURE
+
+
 @pytest.mark.parametrize("algorithm", ["RS256", "PS256"])
 def test_a_signature_of_another_length_is_refused(algorithm: str) -> None:
     text, _, _ = sign(algorithm=algorithm).rpartition(".")

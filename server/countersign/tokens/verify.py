@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import Algorithm, get_default_algorithms
 
 from countersign.core.decision import Reason
@@ -144,9 +145,15 @@ def _verifying_key(token: UnverifiedToken, rule: JwtRule, keys: KeySet | None) -
     # INVARIANT: every candidate may verify this very algorithm, so the header alone never chooses how a key is used.
     algorithm = _SIGNATURES[token.head.algorithm]
     for key in candidates:
-        if algorithm.verify(token.signing_input, key.public, token.signature):
+        if _is_whole(token.signature, key) and algorithm.verify(token.signing_input, key.public, token.signature):
             return key
     raise TokenError(Reason.TOKEN_SIGNATURE, "Jwt verification fails")
+
+
+def _is_whole(signature: bytes, key: Key) -> bool:
+    """RFC 8017 8.1.2, step 1: as long as the modulus. OpenSSL takes one of PSS without its leading zeros too."""
+    public = key.public
+    return not isinstance(public, RSAPublicKey) or len(signature) == (public.key_size + 7) // 8
 
 
 def split_claims(payload: Mapping[str, Any], space_delimited: frozenset[str]) -> dict[str, Any]:
