@@ -27,6 +27,7 @@ def _another(name: str, kind: str, **fields: object) -> str:
     return f"                  - {{name: {name}, typed_config: {typed}}}\n"
 
 
+INSIDE: Final = {"name": "inside", "typed_config": {"@type": f"{PACKAGE}.lua.v3.Lua"}}
 TOLD: Final = (Path(__file__).parent / "told.txt").read_text()  # where each finding points, why, and what to write
 
 VALIDATION: Final = GOOD[GOOD.index(" " * 16 + "validation_context:") : GOOD.index("          filters: &inbound")]
@@ -78,6 +79,30 @@ ERRORS: Final = [
         ROUTER,
         _another("late", "jwt_authn.v3.JwtAuthentication", providers={"a": {"clear_route_cache": True}}) + ROUTER,
         "late",
+    ),
+    (
+        C.CHANGED_AFTERWARDS,
+        ROUTER,
+        _another("late", "composite.v3.Composite", named_filter_chains={"a": INSIDE}) + ROUTER,
+        "late",
+    ),
+    (
+        C.CHANGED_AFTERWARDS,
+        "explicit_http_config: {http2_protocol_options: {}}",
+        f"explicit_http_config: {{http2_protocol_options: {{}}}}\n{' ' * 10}http_filters: [{json.dumps(INSIDE)}]",
+        "http_filters",
+    ),
+    (
+        C.UPGRADE_UNASKED,
+        "normalize_path: true",
+        f"normalize_path: true\n{' ' * 16}upgrade_configs: [{{upgrade_type: a, filters: [{{name: b}}]}}]",
+        "upgrade_configs",
+    ),
+    (
+        C.MUTATIONS_REFUSED,
+        "clear_route_cache: false",
+        "decoder_header_mutation_rules: {disallow_all: true}",
+        "decoder_header",
     ),
     (C.ANSWERED_BEFORE, FILTER, _another("early", "cache.v3.CacheConfig") + FILTER, "early"),
     (
@@ -351,6 +376,42 @@ def test_a_filter_that_denies_what_it_does_not_check_is_fine() -> None:
 
     assert _codes(_changed("clear_route_cache: false", sometimes)) == [(C.ASKED_SOMETIMES, "error")]
     assert _codes(_changed("clear_route_cache: false", denying)) == []
+
+
+def test_an_upgrade_is_fine_with_the_managers_filters_or_with_a_check_among_its_own() -> None:
+    document = yaml.safe_load(GOOD)
+    manager = document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    manager["upgrade_configs"] = [{"upgrade_type": "websocket"}]
+    assert _codes(json.dumps(document)) == []
+    manager["upgrade_configs"][0]["filters"] = json.loads(json.dumps(manager["http_filters"]))
+    assert _codes(json.dumps(document)) == []
+
+    check = manager["upgrade_configs"][0]["filters"][0]
+    check["typed_config"]["failure_mode_allow"] = True
+    assert set(_codes(json.dumps(document))) == {(C.FAILS_OPEN, "error")}
+    check["typed_config"]["failure_mode_allow"] = False
+    late = {"name": "late", "typed_config": {"@type": f"{PACKAGE}.lua.v3.Lua"}}
+    manager["upgrade_configs"][0]["filters"].insert(1, late)
+    assert set(_codes(json.dumps(document))) == {(C.CHANGED_AFTERWARDS, "error")}
+    manager["upgrade_configs"][0]["filters"][:2] = [{**check, "name": "off", "disabled": True}]
+    assert set(_codes(json.dumps(document))) == {(C.SWITCHED_OFF, "error")}
+
+
+def test_rules_for_what_countersign_may_write_are_fine_where_a_breach_is_an_error() -> None:
+    rules = "decoder_header_mutation_rules: {disallow_all: true, disallow_is_error: true}"
+
+    assert _codes(_changed("clear_route_cache: false", rules)) == []
+
+
+def test_what_is_unchecked_is_denied_only_if_no_runtime_key_can_say_otherwise() -> None:
+    sometimes = (
+        f"filter_enabled: {{default_value: {{numerator: 1}}}}\n{' ' * 22}deny_at_disable: {{default_value: true%s}}"
+    )
+
+    assert _codes(_changed("clear_route_cache: false", sometimes % "")) == []
+    assert _codes(_changed("clear_route_cache: false", sometimes % ", runtime_key: a")) == [
+        (C.ASKED_SOMETIMES, "error")
+    ]
 
 
 def test_loopback_and_mtls_to_countersign_are_fine() -> None:

@@ -53,6 +53,10 @@ def check_filter(config: yaml.Node) -> Findings:
     if is_true(node := field(config, "clear_route_cache")):
         why = "the route is chosen anew after the check: the one that is taken is not the one that was judged"
         yield Finding(EnvoyCode.ROUTE_CLEARED, node or config, why, "clear_route_cache: false")
+    rules = field(config, "decoder_header_mutation_rules")
+    if rules is not None and not is_true(field(rules, "disallow_is_error")):
+        why = "headers that Countersign writes or removes may be passed over: a client's own reach the application"
+        yield Finding(EnvoyCode.MUTATIONS_REFUSED, rules, why, "remove `decoder_header_mutation_rules`")
     yield from _sometimes(config)
     if (node := field(config, "http_service")) is not None:
         yield Finding(EnvoyCode.WRONG_PROTOCOL, node, "Countersign speaks gRPC, not HTTP", "use `grpc_service`")
@@ -80,7 +84,8 @@ def check_any_filter(config: yaml.Node) -> Findings:
 
 
 def _sometimes(config: yaml.Node) -> Findings:
-    if is_true(field(config, "deny_at_disable", "default_value")):
+    denied = field(config, "deny_at_disable")
+    if is_true(field(denied, "default_value")) and field(denied, "runtime_key") is None:
         return  # what is not checked is denied
     enabled = field(config, "filter_enabled")
     always = text(field(enabled, "default_value", "numerator")) == "100" and text(

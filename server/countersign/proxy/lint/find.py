@@ -34,6 +34,14 @@ class HttpFilter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Upgrade:
+    """What of `upgrade_configs` has filters of its own: they stand for those of the manager, not beside them."""
+
+    config: yaml.Node
+    filters: tuple[HttpFilter, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manager:
     """An HTTP connection manager, the TLS of its filter chain, and whether requests leave the machine by it."""
 
@@ -41,6 +49,13 @@ class Manager:
     tls: yaml.Node | None
     outbound: bool
     filters: tuple[HttpFilter, ...]
+    upgrades: tuple[Upgrade, ...] = ()
+
+    @property
+    def asking(self) -> tuple[HttpFilter, ...]:
+        """The filters that ask, those of upgrades too."""
+        chains = (self.filters, *(each.filters for each in self.upgrades))
+        return tuple(each for chain in chains for each in chain if each.asks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,8 +139,17 @@ def _manager(
         return None
     _, socket = typed(field(chain, "transport_socket", "typed_config"))
     tls = field(socket, "downstream_tls_context") or socket  # QUIC has it inside
-    filters = tuple(_filter(each, discovered) for each in items(field(config, "http_filters")))
-    return Manager(config=config, tls=tls, outbound=id(chain) in outbound, filters=filters)
+    upgrades = tuple(
+        Upgrade(config=each, filters=_filters(field(each, "filters"), discovered))
+        for each in items(field(config, "upgrade_configs"))
+        if items(field(each, "filters"))
+    )
+    filters = _filters(field(config, "http_filters"), discovered)
+    return Manager(config=config, tls=tls, outbound=id(chain) in outbound, filters=filters, upgrades=upgrades)
+
+
+def _filters(node: yaml.Node | None, discovered: Mapping[str, yaml.Node]) -> tuple[HttpFilter, ...]:
+    return tuple(_filter(each, discovered) for each in items(node))
 
 
 def _filter(node: yaml.Node, discovered: Mapping[str, yaml.Node]) -> HttpFilter:

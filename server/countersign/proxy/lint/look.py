@@ -1,6 +1,6 @@
 """Judges an Envoy configuration: YAML or JSON, a bootstrap, a part of one, or the admin interface's `/config_dump`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import yaml
@@ -18,7 +18,7 @@ from countersign.proxy.lint.callout import (
 from countersign.proxy.lint.codes import EnvoyCode
 from countersign.proxy.lint.expected import Expected, Finding, Findings, warning
 from countersign.proxy.lint.find import Found, Manager, find
-from countersign.proxy.lint.surroundings import check_manager
+from countersign.proxy.lint.surroundings import check_manager, check_order, check_upstream
 from countersign.proxy.lint.switched import check_switched
 from countersign.proxy.lint.tree import field, members, text, walk
 
@@ -92,13 +92,13 @@ def _is_partial(found: Found) -> bool:
 
 def _asked(found: Found) -> list[yaml.Node]:
     """The clusters that are asked."""
-    http = [each.config for manager in found.managers for each in manager.filters if each.asks]
+    http = [each.config for manager in found.managers for each in manager.asking]
     names = {asked_cluster(config) for config in (*http, *found.network_filters)}
     return [cluster for cluster in found.clusters if text(field(cluster, "name")) in names]
 
 
 def _findings(root: yaml.Node, found: Found, expected: Expected) -> Findings:
-    asking = [each for manager in found.managers for each in manager.filters if each.asks]
+    asking = [each for manager in found.managers for each in manager.asking]
     for each in asking:
         if each.config is not None:
             yield from check_filter(each.config)
@@ -106,11 +106,14 @@ def _findings(root: yaml.Node, found: Found, expected: Expected) -> Findings:
         yield from check_any_filter(config)
     for manager in found.managers:
         yield from _around(manager, found, expected, asked_elsewhere=bool(asking))
-        yield from check_switched(manager, found.route_configurations)
+        for chain in (manager, *(replace(manager, filters=each.filters) for each in manager.upgrades)):
+            yield from check_switched(chain, found.route_configurations)
     for name, settings in found.per_route:
         yield from check_route(name, settings, frozenset(each.name for each in asking))
     for cluster in _asked(found):
         yield from check_cluster(cluster, assigned(cluster, found.assignments))
+    for cluster in found.clusters if asking else ():
+        yield from check_upstream(cluster)
     if not asking and not found.network_filters:
         fix = "the filter of `countersign envoy-config --part filter`; or give --check a /config_dump"
         yield Finding(EnvoyCode.NOBODY_ASKED, root, "no filter in this file asks an authorizer", fix)
@@ -119,9 +122,21 @@ def _findings(root: yaml.Node, found: Found, expected: Expected) -> Findings:
 def _around(manager: Manager, found: Found, expected: Expected, *, asked_elsewhere: bool) -> Findings:
     if any(each.asks for each in manager.filters):
         yield from check_manager(manager, expected, found.secrets)
+        yield from _upgrades(manager)
     elif asked_elsewhere and not manager.outbound and not _is_istios_own(manager.config):
         fix = "the filter of `countersign envoy-config --part filter`"
         yield warning(EnvoyCode.NOT_ASKED_HERE, manager.config, "requests pass here without a check", fix)
+
+
+def _upgrades(manager: Manager) -> Findings:
+    for each in manager.upgrades:
+        if any(filter_.asks for filter_ in each.filters):
+            yield from check_order(each.filters)
+        else:
+            why = "an upgrade has these filters and no others: whoever asks for it passes without a check"
+            yield Finding(
+                EnvoyCode.UPGRADE_UNASKED, each.config, why, "remove its `filters`, or put the check there too"
+            )
 
 
 def _is_istios_own(config: yaml.Node) -> bool:

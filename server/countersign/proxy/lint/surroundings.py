@@ -12,7 +12,7 @@ from countersign.proxy.lint.codes import EnvoyCode
 from countersign.proxy.lint.expected import Expected, Finding, Findings, warning
 from countersign.proxy.lint.find import HttpFilter, Manager
 from countersign.proxy.lint.tls import check_tls
-from countersign.proxy.lint.tree import field, is_kind, is_true, walk, word
+from countersign.proxy.lint.tree import field, is_kind, is_true, items, members, text, typed, walk, word
 
 _XFCC: Final = ("SANITIZE", "FORWARD_ONLY", "APPEND_FORWARD", "SANITIZE_SET", "ALWAYS_FORWARD_ONLY")
 _ESCAPED: Final = (
@@ -35,7 +35,7 @@ def check_manager(manager: Manager, expected: Expected, secrets: Mapping[str, ya
     """A connection manager with a filter that asks."""
     yield from _reading(manager.config, expected)
     yield from _header(manager.config, expected)
-    yield from _order(manager.filters)
+    yield from check_order(manager.filters)
     if manager.tls is not None:
         yield from check_tls(manager.tls, secrets)
 
@@ -88,7 +88,8 @@ def _header(config: yaml.Node, expected: Expected) -> Findings:
         yield Finding(EnvoyCode.HEADER_UNFIT, details or config, why, fix, severity)
 
 
-def _order(filters: tuple[HttpFilter, ...]) -> Findings:
+def check_order(filters: tuple[HttpFilter, ...]) -> Findings:
+    """The filters of a manager, or of an upgrade, of which one asks."""
     first = next(index for index, each in enumerate(filters) if each.asks)
     for index, each in enumerate(filters):
         kind = each.kind
@@ -110,7 +111,8 @@ def _order(filters: tuple[HttpFilter, ...]) -> Findings:
 
 def _after(each: HttpFilter) -> Findings:
     fix = "put it before the check"
-    if is_kind(each.kind, *_WRITERS) or each.kind.endswith(_GO):
+    inside = [] if each.config is None else [typed(node)[0] for node in walk(each.config)]  # of the router: upstream
+    if any(_writes(kind) for kind in (each.kind, *inside)):
         why = f"`{each.name}` after the check can change what was judged: path, headers or route"
         yield Finding(EnvoyCode.CHANGED_AFTERWARDS, each.node, why, fix)
     elif each.config is not None and any(is_true(field(node, "clear_route_cache")) for node in walk(each.config)):
@@ -119,3 +121,16 @@ def _after(each: HttpFilter) -> Findings:
     elif is_kind(each.kind, "JwtAuthentication"):
         why = f"`{each.name}` after the check writes headers and metadata that policies do not see"
         yield warning(EnvoyCode.CHANGED_AFTERWARDS, each.node, why, f"{fix}; Countersign verifies tokens itself")
+
+
+def check_upstream(cluster: yaml.Node) -> Findings:
+    """The filters that a cluster has of its own: requests pass them after every check."""
+    for _, options in members(field(cluster, "typed_extension_protocol_options")):
+        for each in items(field(options, "http_filters")):
+            if any(_writes(typed(node)[0]) for node in walk(each)):
+                why = f"`{text(field(each, 'name'))}` of a cluster can change what was judged: path or headers"
+                yield Finding(EnvoyCode.CHANGED_AFTERWARDS, each, why, "put it before the check")
+
+
+def _writes(kind: str) -> bool:
+    return is_kind(kind, *_WRITERS) or kind.endswith(_GO)
