@@ -6,7 +6,8 @@ from ipaddress import ip_address
 import httpcore
 import pytest
 from countersign.edge.keys.access import Access, IpAddress
-from countersign.edge.keys.connect import AddressError, CheckedBackend, by_name
+from countersign.edge.keys.connect import CheckedBackend
+from countersign.edge.keys.names import AddressError
 from countersign.edge.keys.stage import Stage
 
 from tests.edge.keys.issuing import answer, deaf, raw, run, until
@@ -100,13 +101,3 @@ def test_a_trusted_host_may_be_anywhere() -> None:
                 await backend.connect_tcp("127.0.0.2", server.port)
 
     run(test)
-
-
-def test_names_are_resolved_by_the_system_and_numbers_read_in_every_form() -> None:
-    async def test() -> None:
-        assert await by_name("2130706433", 80) == [ip_address("127.0.0.1")]
-        assert ip_address("127.0.0.1") in await by_name("localhost", 80)
-        with pytest.raises(AddressError, match="cannot be resolved"):
-            await by_name("x" * 64, 80)
-
-    asyncio.run(test())

@@ -4,26 +4,20 @@ A check of the name before or of the peer after the connection leaves a gap: a n
 (DNS rebinding), and a connection alone already tells what listens inside a network.
 """
 
-import asyncio
-import socket
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from ipaddress import ip_address
 from typing import cast
 
 import httpcore
 import httpx
 
 from countersign.edge.keys.access import IpAddress
+from countersign.edge.keys.names import AddressError, by_name
 from countersign.edge.keys.stage import Stage
 
 CONNECT_TIMEOUT = 2.0  # seconds, for each address
 
 
 Resolve = Callable[[str, int], Awaitable[list[IpAddress]]]
-
-
-class AddressError(Exception):
-    """No address of the host may be connected to."""
 
 
 class CheckedBackend(httpcore.AsyncNetworkBackend):
@@ -119,14 +113,3 @@ class _Body(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._response.aclose()
-
-
-async def by_name(host: str, port: int) -> list[IpAddress]:
-    """The addresses of a host, as the system knows them. Raise `AddressError`."""
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise AddressError("the host's name cannot be resolved") from error
-    addresses = [ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in found]
-    return list(dict.fromkeys(addresses))

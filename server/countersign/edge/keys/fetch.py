@@ -20,8 +20,9 @@ import httpx
 
 from countersign.core.jwt_rule import RemoteKeys
 from countersign.edge.keys.access import Access, IpAddress
-from countersign.edge.keys.connect import CONNECT_TIMEOUT, AddressError, CheckedBackend, Transport
+from countersign.edge.keys.connect import CONNECT_TIMEOUT, CheckedBackend, Transport
 from countersign.edge.keys.freshness import Freshness, Validators, conditions, freshness, retry_after, validators
+from countersign.edge.keys.names import AddressError
 from countersign.edge.keys.stage import Stage
 from countersign.edge.keys.url import HttpUrl, UrlError
 from countersign.tokens.keys import MAX_TEXT, KeySet, KeySetError
