@@ -28,6 +28,18 @@ def test_the_system_is_asked_by_every_event_loop_of_a_process() -> None:
         assert asyncio.run(by_name("127.0.0.1", 80)) == [LOOPBACK]
 
 
+def test_who_has_answered_answers_again_and_no_other_thread_is_started() -> None:
+    async def test() -> None:
+        names = Names(lambda _host, _port: [LOOPBACK])
+        before = threading.active_count()
+        for _ in range(5):
+            assert await names.addresses("a", 80) == [LOOPBACK]
+            await until(lambda: names._idle._value == 1)
+        assert threading.active_count() == before + 1
+
+    run(test)
+
+
 def test_others_wait_for_their_turn_and_nobody_is_asked_about_what_nobody_waits_for() -> None:
     asked: list[str] = []
     answered = threading.Event()

@@ -39,13 +39,14 @@ class Names:
         self._ask = ask
         self._most = most
         self._threads = 0
+        self._idle = threading.Semaphore(0)
         self._asked: SimpleQueue[tuple[str, int, Future[list[IpAddress]]]] = SimpleQueue()
 
     async def addresses(self, host: str, port: int) -> list[IpAddress]:
         """The addresses of a host, in the order that the system prefers. Raise `AddressError`."""
         answer: Future[list[IpAddress]] = Future()
         self._asked.put((host, port, answer))
-        if self._threads < self._most:
+        if not self._idle.acquire(blocking=False) and self._threads < self._most:
             threading.Thread(target=self._answer, name=f"names {self._threads}", daemon=True).start()
             self._threads += 1
         return await asyncio.wrap_future(answer)
@@ -58,6 +59,7 @@ class Names:
                     answer.set_result(self._ask(host, port))
                 except AddressError as error:
                     answer.set_exception(error)
+            self._idle.release()
 
 
 _SYSTEM: Final = Names()  # one of a process: threads are
