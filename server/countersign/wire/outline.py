@@ -37,6 +37,8 @@ class _Heads(dict[bytes, bool]):
         self._names = names
 
     def __missing__(self, head: bytes) -> bool:
+        if head[0] != _NAME_TAG or head[1] > _SHORT:  # not a name first, or not all of it
+            return True
         if len(self) >= _KEPT:
             self.clear()
         looked_at = self[head] = head[2:].decode().lower() in self._names
@@ -76,8 +78,6 @@ class Asking:
         if not is_sound(payload):
             return None
         attributes = Outline.FromString(payload).attributes
-        if not attributes.request.HasField("http"):
-            return None
         http = attributes.request.http
         try:
             (source,), (destination,) = attributes.source[:], attributes.destination[:]
@@ -90,9 +90,7 @@ class Asking:
             return None
         heads = self._heads
         try:
-            looked_at = [
-                line for line in lines if line[0] != _NAME_TAG or line[1] > _SHORT or heads[line[: 2 + line[1]]]
-            ]
+            looked_at = [line for line in lines if heads[line[: 2 + line[1]]]]
         except IndexError:  # a line of nothing
             return None
         return (
