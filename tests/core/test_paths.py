@@ -1,7 +1,7 @@
 """A path has one meaning, or up to three, or none: as sent, normalised in two ways, refused."""
 
 import pytest
-from countersign.core.paths import PathError, normalise, readings, refuse_unacceptable, without_query
+from countersign.core.paths import PathError, meanings, normalise, readings, refuse_unacceptable, without_query
 
 from tests.support import vectors
 
@@ -22,6 +22,16 @@ from tests.support import vectors
 )
 def test_the_query_and_the_fragment_are_no_part_of_the_path(path: str, expected: str) -> None:
     assert without_query(path) == expected
+
+
+@pytest.mark.parametrize("path", ["/a?b=/../c", "/a/../b;c//d?e", "/a#b", "*"])
+def test_a_request_means_what_its_path_without_the_query_is_read_as(path: str) -> None:
+    assert meanings(path) == readings(without_query(path))
+
+
+@pytest.mark.parametrize("path", ["", "?a=/b", "#/b"])
+def test_a_request_for_no_path_means_none(path: str) -> None:
+    assert meanings(path) == ()
 
 
 @pytest.mark.parametrize("path", ["", "*", "/", "/a", "/a/b/", "/a%20b", "/a%2Fb", "/~!$&'()*+,;=:@-._", '/<>"^`{|}[]'])

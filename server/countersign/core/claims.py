@@ -8,10 +8,10 @@ from typing import Any
 
 
 def claim_at(claims: Mapping[str, Any], path: Sequence[str]) -> Any:  # noqa: ANN401 (any JSON value)
-    """The claim at a path, None if it is not there; only objects are descended."""
-    found: Any = claims
-    for name in path:
-        found = found.get(name) if isinstance(found, Mapping) else None
+    """The claim at a path of at least one name, None if it is not there; only objects are descended."""
+    found = claims.get(path[0])
+    for name in path[1:]:
+        found = found.get(name) if isinstance(found, dict) else None
     return found
 
 

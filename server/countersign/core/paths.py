@@ -6,6 +6,7 @@ Source: RFC 3986 sections 3.3, 5.2.4, 6.2.2; Envoy's path_utility.cc; CVE-2021-2
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 _ORDINARY: Final = re.compile(r"(?:/(?!\.)[^/\\;%]+)*/?")
@@ -15,6 +16,7 @@ _ACCEPTABLE: Final = re.compile(r"(?:[\x21-\x24\x26-\x7e]|%(?!00)[0-9A-Fa-f]{2})
 _DECODABLE: Final = re.compile(r"%(2[def]|3[0-9]|4[1-9a-f]|5[0-9acf]|6[1-9a-f]|7[0-9ae])", re.IGNORECASE)
 _PARAMETERS: Final = re.compile(r";[^/]*")
 _SLASHES: Final = re.compile(r"//+")
+_AT_A_TIME: Final = 8  # checks; a path may have 60 KiB
 
 
 class PathError(ValueError):
@@ -36,6 +38,13 @@ def refuse_unacceptable(path: str) -> None:
         raise PathError("path does not start with a slash")
     if _ACCEPTABLE.fullmatch(path) is None:
         raise PathError("path with a control or non-ASCII character, an encoded NUL or a broken escape")
+
+
+@lru_cache(_AT_A_TIME)
+def meanings(path: str) -> tuple[str, ...]:
+    """The `readings` of a path that may have a query; none of an empty one. Each rule of a check asks for them."""
+    path = without_query(path)
+    return readings(path) if path else ()
 
 
 def readings(path: str) -> tuple[str, ...]:

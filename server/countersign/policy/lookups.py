@@ -104,8 +104,7 @@ def _host(evidence: Evidence) -> Texts | None:
 
 def _path(evidence: Evidence) -> Texts | None:
     http = evidence.facts.http
-    path = paths.without_query(http.path) if http else ""
-    return paths.readings(path) if path else None
+    return (paths.meanings(http.path) or None) if http else None
 
 
 def _port(evidence: Evidence) -> Texts | None:

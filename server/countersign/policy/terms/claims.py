@@ -9,18 +9,17 @@ from typing import Any, Final
 from countersign.core.claims import claim_at
 from countersign.policy.match import Outcome, request_principal, wildcards
 from countersign.policy.resources import Term
-from countersign.policy.terms.evidence import ABSENT, Attribute, Context, Evidence, Judge, matched
+from countersign.policy.terms.evidence import ABSENT, Attribute, Context, Evidence, Judge, any_test, matched
 
 
 def _request_principal(term: Term, _: Context) -> Judge:
-    tests = [request_principal(value) for value in term.values]
+    test = any_test([request_principal(value) for value in term.values])
 
     def judge(evidence: Evidence) -> Outcome:
         token = evidence.identity.token
         if token is None or token.subject is None:  # Istio matches both claims, so both must be there
             return Outcome.NO_MATCH
-        claims = (token.issuer, token.subject)
-        return matched(any(test(claims) for test in tests))
+        return matched(test((token.issuer, token.subject)))
 
     return judge
 
@@ -45,8 +44,11 @@ def _claim(path: Sequence[str] | None) -> Attribute:
             found = _at(where, evidence)
             if isinstance(found, str):
                 return matched(test(found))
-            texts = found if isinstance(found, list | tuple) else ()
-            return matched(any(isinstance(text, str) and test(text) for text in texts))
+            if isinstance(found, (list, tuple)):
+                for text in found:
+                    if isinstance(text, str) and test(text):
+                        return Outcome.MATCH
+            return Outcome.NO_MATCH
 
         return judge
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from countersign.core.facts import RequestFacts
 from countersign.core.identity import Identity
@@ -12,6 +12,8 @@ from countersign.policy.match import Outcome
 from countersign.policy.resources import Action, Term
 
 ABSENT: Final = "absent"
+
+_T = TypeVar("_T")
 
 
 @per_check
@@ -57,14 +59,14 @@ def matched(found: bool) -> Outcome:  # noqa: FBT001 (the one thing it is about)
     return Outcome.MATCH if found else Outcome.NO_MATCH
 
 
-def any_test(tests: Sequence[Callable[[str], bool]]) -> Callable[[str], bool]:
-    """Whether a text passes any of the tests."""
+def any_test(tests: Sequence[Callable[[_T], bool]]) -> Callable[[_T], bool]:
+    """Whether a value passes any of the tests."""
     if len(tests) == 1:
         return tests[0]
 
-    def passes(text: str) -> bool:
+    def passes(value: _T) -> bool:
         for test in tests:  # noqa: SIM110 (`any` costs a generator for each request)
-            if test(text):
+            if test(value):
                 return True
         return False
 

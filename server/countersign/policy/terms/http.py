@@ -68,12 +68,13 @@ def _path(term: Term, context: Context) -> Judge:
 
     def judge(evidence: Evidence) -> Outcome:
         http = evidence.facts.http
-        path = paths.without_query(http.path) if http else ""
+        path = http.path if http else ""
         if not strict:
-            return matched(test(path))
-        if not path:  # CONNECT: a request for no path satisfies neither paths nor notPaths
+            return matched(test(paths.without_query(path)))
+        readings = paths.meanings(path)
+        if not readings:  # CONNECT: a request for no path satisfies neither paths nor notPaths
             return Outcome.UNREADABLE
-        return agree(map(test, paths.readings(path)))
+        return matched(test(readings[0])) if len(readings) == 1 else agree(map(test, readings))
 
     return judge
 
