@@ -18,12 +18,13 @@ def forwarded(http: HttpRequest, mutations: Mutations) -> HttpRequest:
     """The request with these mutations made."""
     if not (mutations.set_headers or mutations.remove_headers or mutations.remove_query_parameters):
         return http
-    path = _without(http.path, mutations.remove_query_parameters)
-    changes: dict[str, tuple[str, ...]] = {PATH: (path,) * len(http.headers.values(PATH))}
-    changes.update(dict.fromkeys(mutations.remove_headers, ()))
-    changes.update({name: () for name, _ in mutations.set_headers})
+    path = http.path
+    changes: dict[str, tuple[str, ...]] = dict.fromkeys(mutations.remove_headers, ())
     for name, value in mutations.set_headers:
-        changes[name] = (*changes[name], value)
+        changes[name] = (*changes.get(name, ()), value)
+    if mutations.remove_query_parameters:
+        path = _without(path, mutations.remove_query_parameters)
+        changes.setdefault(PATH, (path,) * len(http.headers.values(PATH)))
     return HttpRequest(
         method=http.method, path=path, host=http.host, scheme=http.scheme, headers=http.headers.changed(changes)
     )
@@ -32,7 +33,7 @@ def forwarded(http: HttpRequest, mutations: Mutations) -> HttpRequest:
 def _without(path: str, parameters: Sequence[str]) -> str:
     """The path without these query parameters, and without a ``?`` that nothing follows."""
     before, mark, query = path.partition("?")
-    if not mark or not parameters:
+    if not mark:
         return path
     kept = [pair for pair in query.split("&") if unquote(pair.partition("=")[0]) not in parameters]
     return f"{before}?{'&'.join(kept)}" if kept else before
