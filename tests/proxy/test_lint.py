@@ -32,6 +32,13 @@ TOLD: Final = (Path(__file__).parent / "told.txt").read_text()  # where each fin
 
 VALIDATION: Final = GOOD[GOOD.index(" " * 16 + "validation_context:") : GOOD.index("          filters: &inbound")]
 
+MANAGER: Final = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+ACTION: Final = {"@type": f"{MANAGER}.ForwardClientCertConfig", "forward_client_cert_details": "FORWARD_ONLY"}
+MATCHER: Final = "forward_client_cert_matcher: " + json.dumps(
+    {"on_no_match": {"action": {"name": "a", "typed_config": ACTION}}}
+)
+ROUTE: Final = "route: {cluster: application, timeout: 5s}"
+
 # What is dangerous, and the only change that makes it so: before, after, and a piece of the line that is pointed at.
 ERRORS: Final = [
     (C.FAILS_OPEN, "failure_mode_allow: false", "failure_mode_allow: true", "failure_mode_allow"),
@@ -70,6 +77,12 @@ ERRORS: Final = [
     ),
     (C.HEADER_FORWARDED, "details: APPEND_FORWARD", "details: FORWARD_ONLY", "FORWARD_ONLY"),
     (C.HEADER_FORWARDED, "details: APPEND_FORWARD", "details: 4", "details: 4"),
+    (
+        C.HEADER_FORWARDED,
+        "forward_client_cert_details: APPEND",
+        f"{MATCHER}\n{' ' * 16}forward_client_cert_details: APPEND",
+        "FORWARD_ONLY",
+    ),
     (C.BEHIND_ROUTER, FILTER, _another("early", "router.v3.Router") + FILTER, "ext_authz"),
     (C.CHANGED_AFTERWARDS, ROUTER, _another("late", "lua.v3.Lua") + ROUTER, "late"),
     (C.CHANGED_AFTERWARDS, ROUTER, _another("late", "ext_proc.v3.ExternalProcessor") + ROUTER, "late"),
@@ -134,6 +147,22 @@ WARNINGS: Final = [
         "normalize_path: true",
         "normalize_path: true\n                strip_any_host_port: true",
         "strip",
+    ),
+    (
+        C.ADDRESS_UNAPPENDED,
+        "normalize_path: true",
+        "normalize_path: true\n                skip_xff_append: true",
+        "skip_xff_append",
+    ),
+    (C.ADMIN_OPEN, "127.0.0.1, port_value: 9901", "10.0.0.7, port_value: 9901", "10.0.0.7"),
+    (C.CHANGED_AFTERWARDS, ROUTE, "route: {cluster: a, path_rewrite: '/%REQ(a)%'}", "path_rewrite"),
+    (C.CHANGED_AFTERWARDS, ROUTE, "route: {cluster: a, host_rewrite: '%QUERY_PARAM(a)%'}", "host_rewrite"),
+    (C.CHANGED_AFTERWARDS, ROUTE, "route: {cluster: a, host_rewrite_header: b}", "host_rewrite_header"),
+    (
+        C.CHANGED_AFTERWARDS,
+        ROUTE,
+        "{}\n{}request_headers_to_add: [{{header: {{key: b, value: '%REQ(a?:path)%'}}}}]".format(ROUTE, " " * 26),
+        "request_headers_to_add",
     ),
     (C.BODY_SENT, "clear_route_cache: false", "with_request_body: {max_request_bytes: 9}", "with_request_body"),
     (C.JUDGED_BEFORE, FILTER, _another("early", "rbac.v3.RBAC", rules={"policies": {}}) + FILTER, "early"),
@@ -530,6 +559,20 @@ def test_routes_from_a_management_server_are_said_to_be_unseen() -> None:
 
     assert "management server" in _look(json.dumps(document)).notes[0]
     assert _look(GOOD).notes == ()
+
+
+def test_a_filter_from_a_management_server_is_said_to_be_unseen_though_it_has_a_default() -> None:
+    document = yaml.safe_load(GOOD)
+    filters = document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    check = filters["http_filters"][0]
+    check["config_discovery"] = {"default_config": check.pop("typed_config"), "type_urls": ["a"]}
+    (note,) = _look(json.dumps(document)).notes
+    assert "management server" in note
+    assert _codes(json.dumps(document)) == []
+
+    given = {"name": check["name"], "typed_config": check["config_discovery"]["default_config"]}
+    document["more"] = [{"@type": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig", **given}]
+    assert _look(json.dumps(document)).notes == ()
 
 
 @pytest.mark.parametrize(

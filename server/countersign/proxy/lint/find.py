@@ -1,7 +1,7 @@
 """Finds in a bootstrap, a resource or a `/config_dump` what decides whether and what Countersign is asked."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import yaml
@@ -10,6 +10,7 @@ from countersign.proxy.lint.tree import field, is_kind, is_true, items, members,
 
 _NOT_IN_USE = frozenset({"draining_state", "error_state"})  # of a config dump
 _OF_CLUSTERS: Final = ("load_assignment", "eds_cluster_config", "cluster_type")
+_ASKS_OF_TCP: Final = "network.ext_authz.v3.ExtAuthz"
 _FETCHED: Final = frozenset({"rds", "lds_config", "scoped_routes"})  # a dump has what came of them
 
 
@@ -17,7 +18,7 @@ _FETCHED: Final = frozenset({"rds", "lds_config", "scoped_routes"})  # a dump ha
 class HttpFilter:
     """``kind`` is the full name of its message, empty if it is not in the file; ``config`` its fields.
 
-    ``wrapped``: inside another filter.
+    ``wrapped``: inside another filter. ``from_afar``: a management server may say otherwise.
     """
 
     node: yaml.Node
@@ -26,6 +27,7 @@ class HttpFilter:
     config: yaml.Node | None
     wrapped: bool = False
     disabled: bool = False
+    from_afar: bool = False
 
     @property
     def asks(self) -> bool:
@@ -59,11 +61,21 @@ class Manager:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TcpProxy:
+    """Connections that go to a cluster as they come, whether or not Countersign is ``asked`` about them."""
+
+    config: yaml.Node
+    asked: bool
+    outbound: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """Everything that the checks look at."""
 
     managers: tuple[Manager, ...]
     network_filters: tuple[yaml.Node, ...]  # ext_authz of TCP
+    tcp_proxies: tuple[TcpProxy, ...]
     per_route: tuple[tuple[str, yaml.Node], ...]  # `typed_per_filter_config`: the filter's name, its settings
     clusters: tuple[yaml.Node, ...]
     route_configurations: tuple[yaml.Node, ...]
@@ -92,13 +104,14 @@ def find(root: yaml.Node) -> Found:
     fetched = field(root, "configs") is None and not _FETCHED.isdisjoint(map(_key, nodes))
     return Found(
         managers=tuple(each for each in managers if each is not None),
-        network_filters=tuple(node for node in nodes if typed(node)[0].endswith("network.ext_authz.v3.ExtAuthz")),
+        network_filters=tuple(node for node in nodes if typed(node)[0].endswith(_ASKS_OF_TCP)),
+        tcp_proxies=tuple(_tcp_proxies(chains, outbound)),
         per_route=tuple((text(name), settings) for name, settings in per_route),
         clusters=tuple(node for node in nodes if any(field(node, name) is not None for name in _OF_CLUSTERS)),
         route_configurations=tuple(node for node in nodes if field(node, "virtual_hosts") is not None),
         assignments=_named("cluster_name", "endpoints", nodes),
         secrets=_named("name", "validation_context", nodes),
-        from_afar=fetched or any(not each.kind for manager in managers if manager for each in manager.filters),
+        from_afar=fetched or any(each.from_afar for manager in managers if manager for each in manager.filters),
     )
 
 
@@ -148,6 +161,16 @@ def _manager(
     return Manager(config=config, tls=tls, outbound=id(chain) in outbound, filters=filters, upgrades=upgrades)
 
 
+def _tcp_proxies(chains: Iterable[yaml.Node], outbound: set[int]) -> Iterator[TcpProxy]:
+    for chain in chains:
+        asked = False
+        for each in items(field(chain, "filters")):
+            kind, config = typed(field(each, "typed_config"))
+            asked = asked or kind.endswith(_ASKS_OF_TCP)
+            if is_kind(kind, "TcpProxy") and config is not None:
+                yield TcpProxy(config=config, asked=asked, outbound=id(chain) in outbound)
+
+
 def _filters(node: yaml.Node | None, discovered: Mapping[str, yaml.Node]) -> tuple[HttpFilter, ...]:
     return tuple(_filter(each, discovered) for each in items(node))
 
@@ -157,11 +180,11 @@ def _filter(node: yaml.Node, discovered: Mapping[str, yaml.Node]) -> HttpFilter:
     discovery = field(node, "config_discovery")
     given = field(node, "typed_config") if discovery is None else discovered.get(name)
     kind, config = typed(given or field(discovery, "default_config"))
-    filter_ = HttpFilter(node=node, name=name, kind=kind, config=config, disabled=disabled)
+    filter_ = HttpFilter(node=node, name=name, kind=kind, config=config, disabled=disabled, from_afar=given is None)
     if filter_.asks or config is None:
         return filter_
     inside = [typed(each) for each in walk(config)]
     asked = next(((k, c) for k, c in inside if k.endswith("http.ext_authz.v3.ExtAuthz")), None)
     if asked is None:
         return filter_
-    return HttpFilter(node=node, name=name, kind=asked[0], config=asked[1], wrapped=True, disabled=disabled)
+    return replace(filter_, kind=asked[0], config=asked[1], wrapped=True)

@@ -18,7 +18,8 @@ from countersign.proxy.lint.callout import (
 from countersign.proxy.lint.codes import EnvoyCode
 from countersign.proxy.lint.expected import Expected, Finding, Findings, warning
 from countersign.proxy.lint.find import Found, Manager, find
-from countersign.proxy.lint.surroundings import check_manager, check_order, check_upstream
+from countersign.proxy.lint.routes import check_routes, check_tcp
+from countersign.proxy.lint.surroundings import check_admin, check_manager, check_order, check_upstream
 from countersign.proxy.lint.switched import check_switched
 from countersign.proxy.lint.tree import field, members, text, walk
 
@@ -105,9 +106,11 @@ def _findings(root: yaml.Node, found: Found, expected: Expected) -> Findings:
     for config in found.network_filters:
         yield from check_any_filter(config)
     for manager in found.managers:
-        yield from _around(manager, found, expected, asked_elsewhere=bool(asking))
+        yield from _around(manager, found, expected, asked_elsewhere=bool(asking or found.network_filters))
         for chain in (manager, *(replace(manager, filters=each.filters) for each in manager.upgrades)):
             yield from check_switched(chain, found.route_configurations)
+    yield from check_tcp(found)
+    yield from check_admin(root)
     for name, settings in found.per_route:
         yield from check_route(name, settings, frozenset(each.name for each in asking))
     for cluster in _asked(found):
@@ -122,6 +125,7 @@ def _findings(root: yaml.Node, found: Found, expected: Expected) -> Findings:
 def _around(manager: Manager, found: Found, expected: Expected, *, asked_elsewhere: bool) -> Findings:
     if any(each.asks for each in manager.filters):
         yield from check_manager(manager, expected, found.secrets)
+        yield from check_routes(manager, found.route_configurations)
         yield from _upgrades(manager)
     elif asked_elsewhere and not manager.outbound and not _is_istios_own(manager.config):
         fix = "the filter of `countersign envoy-config --part filter`"

@@ -7,6 +7,7 @@ import yaml
 
 from countersign.core.identity import PeerSource, XfccMode
 from countersign.core.posture import Posture
+from countersign.edge.addresses import TcpAddress
 from countersign.policy.problems import Severity
 from countersign.proxy.lint.codes import EnvoyCode
 from countersign.proxy.lint.expected import Expected, Finding, Findings, warning
@@ -60,9 +61,22 @@ def _reading(config: yaml.Node, expected: Expected) -> Findings:
         if is_true(node := field(config, name)):
             why = "the port is cut off the host before the check: a policy for `a.example:8443` never matches"
             yield warning(EnvoyCode.PORT_STRIPPED, node or config, why, f"remove `{name}`, or write hosts without port")
+    if is_true(node := field(config, "skip_xff_append")) and is_true(field(config, "use_remote_address")):
+        why = "Envoy's own peer is not in x-forwarded-for: --remote-ip-hops reads one entry too far, a client's own"
+        yield warning(EnvoyCode.ADDRESS_UNAPPENDED, node or config, why, "remove it, or use --remote-ip-header")
 
 
 def _header(config: yaml.Node, expected: Expected) -> Findings:
+    """What is said of every request, and by a matcher of some."""
+    yield from _header_as(config, expected)
+    matcher = field(config, "forward_client_cert_matcher")
+    for each in () if matcher is None else walk(matcher):
+        kind, action = typed(each)
+        if is_kind(kind, "ForwardClientCertConfig") and action is not None:
+            yield from _header_as(action, expected)
+
+
+def _header_as(config: yaml.Node, expected: Expected) -> Findings:
     node = field(config, "forward_client_cert_details")
     where, mode = node or config, word(node, _XFCC)
     reads = expected.peer is not PeerSource.PRINCIPAL
@@ -130,6 +144,15 @@ def check_upstream(cluster: yaml.Node) -> Findings:
             if any(_writes(typed(node)[0]) for node in walk(each)):
                 why = f"`{text(field(each, 'name'))}` of a cluster can change what was judged: path or headers"
                 yield Finding(EnvoyCode.CHANGED_AFTERWARDS, each, why, "put it before the check")
+
+
+def check_admin(root: yaml.Node) -> Findings:
+    """The admin interface of a bootstrap, or of the one in a config dump."""
+    for bootstrap in (root, *(field(each, "bootstrap") for each in items(field(root, "configs")))):
+        address = field(bootstrap, "admin", "address", "socket_address", "address")
+        if address is not None and not TcpAddress(text(address), 0).is_loopback:
+            why = "whoever reaches the admin interface can stop Envoy, change its runtime and read its configuration"
+            yield warning(EnvoyCode.ADMIN_OPEN, address, why, "address: 127.0.0.1, or a pipe")
 
 
 def _writes(kind: str) -> bool:

@@ -12,6 +12,7 @@ import yaml
 from countersign.proxy.lint.codes import EnvoyCode
 from countersign.proxy.lint.expected import Finding, Findings
 from countersign.proxy.lint.find import Manager
+from countersign.proxy.lint.routes import configurations_of
 from countersign.proxy.lint.tree import field, items, members, text
 
 
@@ -20,7 +21,7 @@ def check_switched(manager: Manager, configurations: Sequence[yaml.Node]) -> Fin
     off = [each for each in manager.filters if each.asks and each.disabled]
     if not off:
         return
-    found = _configurations(manager, configurations)
+    found = configurations_of(manager, configurations)
     if not found or any(field(host, "matcher") is not None for each in found for host in _hosts(each)):
         why = "the filter is there and off: only routes that switch it on are checked"
         for each in off:
@@ -33,12 +34,6 @@ def check_switched(manager: Manager, configurations: Sequence[yaml.Node]) -> Fin
                 why = "the filter is off, and this route does not switch it on: everything passes"
                 fix = "remove `disabled` at the filter, or switch it on in `typed_per_filter_config`"
                 yield Finding(EnvoyCode.SWITCHED_OFF, route, why, fix)
-
-
-def _configurations(manager: Manager, configurations: Sequence[yaml.Node]) -> list[yaml.Node]:
-    own = field(manager.config, "route_config")
-    name = text(field(manager.config, "rds", "route_config_name"))
-    return [own] if own is not None else [each for each in configurations if name and text(field(each, "name")) == name]
 
 
 def _hosts(configuration: yaml.Node) -> Sequence[yaml.Node]:

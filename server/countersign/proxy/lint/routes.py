@@ -1,0 +1,71 @@
+"""What of a connection manager's routes matters: where requests go, and what is written from a client's own headers."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import yaml
+
+from countersign.proxy.lint.codes import EnvoyCode
+from countersign.proxy.lint.expected import Finding, Findings, warning
+from countersign.proxy.lint.find import Found, Manager
+from countersign.proxy.lint.tree import field, items, text, walk
+
+# Of a substitution format, what a client says as it likes: a header that is none of the request's own attributes
+# (`:path`), or a parameter of the query.
+_STEERED: Final = re.compile(r"%[A-Z_]*(?:REQ|REQUEST_HEADER|QUERY_PARAM)[A-Z_]*\((?!:)")
+
+
+def configurations_of(manager: Manager, configurations: Sequence[yaml.Node]) -> list[yaml.Node]:
+    """Those of a manager; ``configurations`` are all that the file has, of which it may name one."""
+    own = field(manager.config, "route_config")
+    name = text(field(manager.config, "rds", "route_config_name"))
+    return [own] if own is not None else [each for each in configurations if name and text(field(each, "name")) == name]
+
+
+def check_routes(manager: Manager, configurations: Sequence[yaml.Node]) -> Findings:
+    """The routes of a manager with a filter that asks: the check comes first, and what they write after it."""
+    for configuration in configurations_of(manager, configurations):
+        for node in walk(configuration):
+            for name, what in (("path_rewrite", "path"), ("host_rewrite", "host")):
+                if _STEERED.search(text(written := field(node, name))):
+                    yield _steered(written or node, name, what)
+            if (header := field(node, "host_rewrite_header")) is not None:
+                yield _steered(header, "host_rewrite_header", "host")
+            for added in items(field(node, "request_headers_to_add")):
+                value = field(added, "header", "value")
+                if _STEERED.search(text(value)):
+                    yield _steered(value or added, "request_headers_to_add", text(field(added, "header", "key")))
+
+
+def _steered(node: yaml.Node, name: str, what: str) -> Finding:
+    why = f"`{name}` after the check: the `{what}` that the application sees is what a client's own header says"
+    return warning(EnvoyCode.CHANGED_AFTERWARDS, node, why, "take it from a header that a token fills, or write it out")
+
+
+def check_tcp(found: Found) -> Findings:
+    """Whether connections go unchecked where checked requests go."""
+    checked = {
+        name
+        for manager in found.managers
+        if manager.asking
+        for part in (manager.config, *configurations_of(manager, found.route_configurations))
+        for name in _clusters(part)
+    }
+    for each in found.tcp_proxies:
+        if not each.asked and not each.outbound and not checked.isdisjoint(_destinations(each.config)):
+            fix = "the network filter envoy.filters.network.ext_authz before it, or no such filter chain"
+            why = "connections pass here without a check, to where requests come with one"
+            yield warning(EnvoyCode.NOT_ASKED_HERE, each.config, why, fix)
+
+
+def _clusters(node: yaml.Node) -> Iterator[str]:
+    for each in walk(node):
+        yield from _destinations(field(each, "route"))
+
+
+def _destinations(node: yaml.Node | None) -> list[str]:
+    """The names of the clusters that a route, or a TcpProxy, sends to."""
+    weighted = items(field(node, "weighted_clusters", "clusters"))
+    named = (field(node, "cluster"), *(field(each, "name") for each in weighted))
+    return [text(name) for name in named if name is not None]
