@@ -84,6 +84,17 @@ def test_what_a_route_takes_from_a_clients_header_is_not_what_was_judged(
     assert sees(twin) != said
 
 
+def test_a_route_may_send_to_whichever_cluster_a_client_names(tmp_path: Path) -> None:
+    mesh = Mesh(namespace="apps")
+    texts = [changed((ROUTE, "route: {cluster_header: x-to}")), changed()]
+    assert [_findings(text, mesh) for text in texts] == [WARNED, []]
+
+    with sidecars(tmp_path, texts, snapshot(POLICIES, {}, mesh)) as (named, fixed):
+        for envoy, elsewhere in ((named, 503), (fixed, 200)):
+            assert envoy.get("sleep", "/free", ("x-to", "application")) == (200, "allow-rule-matched")
+            assert envoy.get("sleep", "/free", ("x-to", "elsewhere")) == (elsewhere, "allow-rule-matched")
+
+
 MATCHER: Final = """\
 forward_client_cert_matcher:
                   matcher_list:

@@ -158,6 +158,8 @@ WARNINGS: Final = [
     (C.CHANGED_AFTERWARDS, ROUTE, "route: {cluster: a, path_rewrite: '/%REQ(a)%'}", "path_rewrite"),
     (C.CHANGED_AFTERWARDS, ROUTE, "route: {cluster: a, host_rewrite: '%QUERY_PARAM(a)%'}", "host_rewrite"),
     (C.CHANGED_AFTERWARDS, ROUTE, "route: {cluster: a, host_rewrite_header: b}", "host_rewrite_header"),
+    (C.CHANGED_AFTERWARDS, ROUTE, "route: {cluster_header: a}", "cluster_header"),
+    (C.CHANGED_AFTERWARDS, ROUTE, "route: {weighted_clusters: {clusters: [{cluster_header: b}]}}", "cluster_header"),
     (
         C.CHANGED_AFTERWARDS,
         ROUTE,
@@ -367,6 +369,10 @@ def test_a_check_inside_another_filter_is_made_when_that_one_likes() -> None:
     filters["http_filters"][0]["typed_config"] = {"@type": kind, "inside": filters["http_filters"][0]["typed_config"]}
 
     assert set(_codes(json.dumps(document))) == {(C.ASKED_SOMETIMES, "error")}
+
+
+def test_where_a_client_is_redirected_to_is_no_matter_of_what_was_judged() -> None:
+    assert _codes(_changed(ROUTE, "redirect: {path_rewrite: '/%REQ(a)%'}")) == []
 
 
 def test_a_filter_in_go_after_the_check_can_change_what_was_judged() -> None:

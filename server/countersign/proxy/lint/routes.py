@@ -24,22 +24,33 @@ def configurations_of(manager: Manager, configurations: Sequence[yaml.Node]) -> 
 
 
 def check_routes(manager: Manager, configurations: Sequence[yaml.Node]) -> Findings:
-    """The routes of a manager with a filter that asks: the check comes first, and what they write after it."""
+    """The routes of a manager with a filter that asks: what they do after the check as a client says."""
     for configuration in configurations_of(manager, configurations):
         for node in walk(configuration):
-            for name, what in (("path_rewrite", "path"), ("host_rewrite", "host")):
-                if _STEERED.search(text(written := field(node, name))):
-                    yield _steered(written or node, name, what)
-            if (header := field(node, "host_rewrite_header")) is not None:
-                yield _steered(header, "host_rewrite_header", "host")
+            yield from _check_action(field(node, "route"))
             for added in items(field(node, "request_headers_to_add")):
                 value = field(added, "header", "value")
                 if _STEERED.search(text(value)):
-                    yield _steered(value or added, "request_headers_to_add", text(field(added, "header", "key")))
+                    header = text(field(added, "header", "key"))
+                    yield _steered(value or added, "request_headers_to_add", f"`{header}`")
+
+
+def _check_action(action: yaml.Node | None) -> Findings:
+    clusters = (action, *items(field(action, "weighted_clusters", "clusters")))
+    for name, what, written in (
+        *(("cluster_header", "the cluster", field(each, "cluster_header")) for each in clusters),
+        ("host_rewrite_header", "the host", field(action, "host_rewrite_header")),
+    ):
+        if written is not None:
+            yield _steered(written, name, what)
+    for name, what in (("path_rewrite", "the path"), ("host_rewrite", "the host")):
+        written = field(action, name)
+        if written is not None and _STEERED.search(text(written)):
+            yield _steered(written, name, what)
 
 
 def _steered(node: yaml.Node, name: str, what: str) -> Finding:
-    why = f"`{name}` after the check: the `{what}` that the application sees is what a client's own header says"
+    why = f"`{name}` takes {what} from what a client says, after the check: what is done is not what was judged"
     return warning(EnvoyCode.CHANGED_AFTERWARDS, node, why, "take it from a header that a token fills, or write it out")
 
 
