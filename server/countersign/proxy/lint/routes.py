@@ -12,8 +12,10 @@ from countersign.proxy.lint.find import Found, Manager
 from countersign.proxy.lint.tree import field, items, text, walk
 
 # Of a substitution format, what a client says as it likes: a header that is none of the request's own attributes
-# (`:path`), or a parameter of the query.
-_STEERED: Final = re.compile(r"%[A-Z_]*(?:REQ|REQUEST_HEADER|QUERY_PARAM)[A-Z_]*\((?!:)")
+# (`:path`), the query or a parameter of it, any element of XFCC; or what may be made of these.
+_STEERED: Final = re.compile(
+    r"%(?:[A-Z_]*(?:REQ|REQUEST_HEADER|QUERY_PARAM)[A-Z_]*\((?!:)|QUERY_PARAMS|XFCC_VALUE\(|CEL\(|COALESCE\()"
+)
 
 
 def configurations_of(manager: Manager, configurations: Sequence[yaml.Node]) -> list[yaml.Node]:
@@ -25,7 +27,8 @@ def configurations_of(manager: Manager, configurations: Sequence[yaml.Node]) -> 
 
 def check_routes(manager: Manager, configurations: Sequence[yaml.Node]) -> Findings:
     """The routes of a manager with a filter that asks: what they do after the check as a client says."""
-    for configuration in configurations_of(manager, configurations):
+    scoped = field(manager.config, "scoped_routes") is not None  # any of the file may be one of a scope
+    for configuration in configurations if scoped else configurations_of(manager, configurations):
         for node in walk(configuration):
             yield from _check_action(field(node, "route"))
             for added in items(field(node, "request_headers_to_add")):
@@ -40,6 +43,7 @@ def _check_action(action: yaml.Node | None) -> Findings:
     for name, what, written in (
         *(("cluster_header", "the cluster", field(each, "cluster_header")) for each in clusters),
         ("host_rewrite_header", "the host", field(action, "host_rewrite_header")),
+        ("host_rewrite_path_regex", "the host", field(action, "host_rewrite_path_regex")),
     ):
         if written is not None:
             yield _steered(written, name, what)
