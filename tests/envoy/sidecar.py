@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import http.client
 import json
 import uuid
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from countersign.mesh.relocate import Places
 from countersign.mesh.upstream import upstream
 from countersign.snapshot import Snapshot
 
-from tests.edge.serving import Serving
+from tests.edge.serving import TIMEOUT, Serving
 
 CONFIGURATION: Final = (Path(__file__).parents[2] / "envoy" / "httpbin.yaml").read_text()
 _ANY_PORT: Final = ("127.0.0.1", 0)
@@ -93,3 +94,11 @@ def sidecars(directory: Path, texts: Sequence[str], current: Snapshot | None) ->
         for envoy in envoys:
             envoy.wait_ready()
         yield [Sidecar(directory / "certs", envoy) for envoy in envoys]
+
+
+def config_dump(directory: Path, number: int = 0) -> str:
+    """What the admin interface of one of the Envoys in ``directory`` says that it runs."""
+    connection = http.client.HTTPConnection((directory / f"sidecar-{number}.admin").read_text(), timeout=TIMEOUT)
+    with contextlib.closing(connection):
+        connection.request("GET", "/config_dump?include_eds")
+        return connection.getresponse().read().decode()

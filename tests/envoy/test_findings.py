@@ -30,7 +30,7 @@ from countersign.snapshot import Mesh
 from countersign.tokens.keys import KeySet
 
 from tests.edge.serving import TIMEOUT, snapshot
-from tests.envoy.sidecar import CONFIGURATION, Change, Seen, changed, sidecars
+from tests.envoy.sidecar import CONFIGURATION, Change, Seen, changed, config_dump, sidecars
 
 pytestmark = pytest.mark.envoy
 
@@ -415,13 +415,6 @@ def test_who_makes_himself_a_certificate_is_taken_for_whom_the_finding_says(tmp_
 # --- what the running Envoy says of itself ----------------------------------------------------------------------------
 
 
-def _config_dump(directory: Path) -> str:
-    connection = http.client.HTTPConnection((directory / "sidecar-0.admin").read_text(), timeout=TIMEOUT)
-    with contextlib.closing(connection):
-        connection.request("GET", "/config_dump?include_eds")
-        return connection.getresponse().read().decode()
-
-
 def test_of_a_running_envoy_its_dump_says_what_its_file_says(tmp_path: Path) -> None:
     document, other = yaml.safe_load(changed()), yaml.safe_load(changed())
     (listener,) = other["static_resources"]["listeners"]
@@ -429,10 +422,10 @@ def test_of_a_running_envoy_its_dump_says_what_its_file_says(tmp_path: Path) -> 
     manager = listener["filter_chains"][1]["filters"][0]["typed_config"]
     manager |= {"merge_slashes": False, "forward_client_cert_details": "FORWARD_ONLY"}  # of both: it is an alias
     with sidecars(tmp_path, [yaml.safe_dump(document)], None):
-        alone = _config_dump(tmp_path)
+        alone = config_dump(tmp_path)
     document["static_resources"]["listeners"].append(listener)
     with sidecars(tmp_path, [yaml.safe_dump(document)], None):
-        both = _config_dump(tmp_path)
+        both = config_dump(tmp_path)
 
     assert _findings(alone, AS_ENVOY) == []
     assert sorted(_findings(both, AS_ENVOY)) == sorted(

@@ -7,6 +7,7 @@ import yaml
 
 from countersign.policy.problems import Code, Position, Problem
 from countersign.policy.reading.document import Report, documents
+from countersign.proxy.lint.beside import check_tcp
 from countersign.proxy.lint.callout import (
     asked_cluster,
     assigned,
@@ -15,10 +16,11 @@ from countersign.proxy.lint.callout import (
     check_filter,
     check_route,
 )
+from countersign.proxy.lint.chains import Manager
 from countersign.proxy.lint.codes import EnvoyCode
 from countersign.proxy.lint.expected import Expected, Finding, Findings, warning
-from countersign.proxy.lint.find import Found, Manager, find
-from countersign.proxy.lint.routes import check_routes, check_tcp
+from countersign.proxy.lint.find import Found, find
+from countersign.proxy.lint.routes import check_routes
 from countersign.proxy.lint.surroundings import check_admin, check_manager, check_order, check_upstream
 from countersign.proxy.lint.switched import check_switched
 from countersign.proxy.lint.tree import field, members, text, walk

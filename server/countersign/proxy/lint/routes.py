@@ -1,14 +1,14 @@
 """What of a connection manager's routes matters: where requests go, and what is written from a client's own headers."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import yaml
 
+from countersign.proxy.lint.chains import Manager
 from countersign.proxy.lint.codes import EnvoyCode
 from countersign.proxy.lint.expected import Finding, Findings, warning
-from countersign.proxy.lint.find import Found, Manager
 from countersign.proxy.lint.tree import field, items, text, walk
 
 # Of a substitution format, what a client says as it likes: a header that is none of the request's own attributes
@@ -56,31 +56,3 @@ def _check_action(action: yaml.Node | None) -> Findings:
 def _steered(node: yaml.Node, name: str, what: str) -> Finding:
     why = f"`{name}` takes {what} from what a client says, after the check: what is done is not what was judged"
     return warning(EnvoyCode.CHANGED_AFTERWARDS, node, why, "take it from a header that a token fills, or write it out")
-
-
-def check_tcp(found: Found) -> Findings:
-    """Whether connections go unchecked where checked requests go."""
-    checked = {
-        name
-        for manager in found.managers
-        if manager.asking
-        for part in (manager.config, *configurations_of(manager, found.route_configurations))
-        for name in _clusters(part)
-    }
-    for each in found.tcp_proxies:
-        if not each.asked and not each.outbound and not checked.isdisjoint(_destinations(each.config)):
-            fix = "the network filter envoy.filters.network.ext_authz before it, or no such filter chain"
-            why = "connections pass here without a check, to where requests come with one"
-            yield warning(EnvoyCode.NOT_ASKED_HERE, each.config, why, fix)
-
-
-def _clusters(node: yaml.Node) -> Iterator[str]:
-    for each in walk(node):
-        yield from _destinations(field(each, "route"))
-
-
-def _destinations(node: yaml.Node | None) -> list[str]:
-    """The names of the clusters that a route, or a TcpProxy, sends to."""
-    weighted = items(field(node, "weighted_clusters", "clusters"))
-    named = (field(node, "cluster"), *(field(each, "name") for each in weighted))
-    return [text(name) for name in named if name is not None]

@@ -9,9 +9,9 @@ from countersign.core.identity import PeerSource, XfccMode
 from countersign.core.posture import Posture
 from countersign.edge.addresses import TcpAddress
 from countersign.policy.problems import Severity
+from countersign.proxy.lint.chains import HttpFilter, Manager
 from countersign.proxy.lint.codes import EnvoyCode
 from countersign.proxy.lint.expected import Expected, Finding, Findings, warning
-from countersign.proxy.lint.find import HttpFilter, Manager
 from countersign.proxy.lint.tls import check_tls
 from countersign.proxy.lint.tree import field, is_kind, is_true, items, members, text, typed, walk, word
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 
 import yaml
 
+from countersign.proxy.lint.chains import Manager
 from countersign.proxy.lint.codes import EnvoyCode
 from countersign.proxy.lint.expected import Finding, Findings
-from countersign.proxy.lint.find import Manager
 from countersign.proxy.lint.routes import configurations_of
 from countersign.proxy.lint.tree import field, items, members, text
 
