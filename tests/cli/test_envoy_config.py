@@ -122,6 +122,16 @@ def test_check_reads_files_and_standard_input_and_its_exit_code_says_what_was_fo
     assert _run("--check", "-", "--fail-on", "warning", stdin=warned).returncode == 1
 
 
+@pytest.mark.parametrize("words", [("--remote-ip-hops", "1"), ("--remote-ip-header", "X-Envoy-External-Address")])
+def test_check_is_told_where_the_clients_address_is_read(words: tuple[str, ...]) -> None:
+    good = _run(*AS_THE_DEMO).stdout
+    bad = good.replace("use_remote_address: true", "use_remote_address: false")
+
+    assert (_run("--check", "-", *words, stdin=good).returncode, _run("--check", "-", stdin=bad).returncode) == (0, 0)
+    result = _run("--check", "-", *words, stdin=bad)
+    assert (result.returncode, "EC0115" in result.stdout) == (1, True)
+
+
 def test_every_code_has_its_row_on_the_page() -> None:
     page = (ROOT / "docs" / "envoy-config.md").read_text()
 

@@ -91,6 +91,11 @@ def _filter(name: str, kind: str, fields: Mapping[str, object]) -> str:
     return f"                  - {{name: {name}, typed_config: {typed}}}\n"
 
 
+def written_by_filter(fields: Mapping[str, object]) -> str:
+    """A filter that writes headers."""
+    return _filter("early", "header_mutation.v3.HeaderMutation", fields)
+
+
 LUA: Final = _filter("lua", "lua.v3.Lua", {"default_source_code": {"inline_string": SCRIPT}})
 MEMORY: Final = _filter("cache", "cache.v3.CacheConfig", {"typed_config": CACHE})
 NOT_CLEARED: Final = "clear_route_cache: false"
@@ -148,7 +153,7 @@ ATTACKS: Final = [
         code=C.CHANGED_AFTERWARDS,
         found=((BARE, f"{BARE}{' ' * 22}upstream_http_filters: {UPSTREAM}\n"),),
         caller="sleep",
-        mended=((FILTER, _filter("early", "header_mutation.v3.HeaderMutation", MUTATIONS) + FILTER),),
+        mended=((FILTER, written_by_filter(MUTATIONS) + FILTER),),
         headers=(("x-to", "guest"),),
         reason="deny-rule-matched",
     ),

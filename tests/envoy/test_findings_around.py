@@ -143,7 +143,7 @@ spec:
 def test_without_its_own_peer_in_the_header_a_client_behind_a_proxy_writes_its_address(tmp_path: Path) -> None:
     mesh = Mesh(namespace="apps", remote_ip_hops=1)
     texts = [changed((NORMAL, f"{NORMAL}\n{' ' * 16}skip_xff_append: {said}")) for said in ("true", "false")]
-    assert [_findings(text, mesh) for text in texts] == [[(C.ADDRESS_UNAPPENDED, "warning")], []]
+    assert [_findings(text, mesh) for text in texts] == [[(C.ADDRESS_WRITTEN, "warning")], []]
 
     # As the trusted proxy hands it over: what the client wrote, and the client.
     forwarded, honest = ("x-forwarded-for", "203.0.113.7, 198.51.100.9"), ("x-forwarded-for", "203.0.113.7")

@@ -149,7 +149,7 @@ WARNINGS: Final = [
         "strip",
     ),
     (
-        C.ADDRESS_UNAPPENDED,
+        C.ADDRESS_WRITTEN,
         "normalize_path: true",
         "normalize_path: true\n                skip_xff_append: true",
         "skip_xff_append",

@@ -6,7 +6,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from countersign.cli.mesh_flags import add_peer_flags, add_posture_flag, add_workload_flags, trust_domain
+from countersign.cli.mesh_flags import (
+    add_peer_flags,
+    add_posture_flag,
+    add_remote_ip_flags,
+    add_workload_flags,
+    trust_domain,
+)
 from countersign.cli.problem_formats import FORMATS, count
 from countersign.core.identity import PeerSource, XfccMode
 from countersign.core.posture import Posture
@@ -34,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_places(parser)
     _add_workload(parser)
     add_peer_flags(parser)
+    add_remote_ip_flags(parser)
     add_posture_flag(parser)
 
 
@@ -136,7 +143,11 @@ def _check(arguments: argparse.Namespace) -> int:
     name = arguments.check
     octets = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     expected = Expected(
-        peer=PeerSource(arguments.peer), xfcc_mode=XfccMode(arguments.xfcc_mode), posture=Posture(arguments.posture)
+        peer=PeerSource(arguments.peer),
+        xfcc_mode=XfccMode(arguments.xfcc_mode),
+        posture=Posture(arguments.posture),
+        remote_ip_hops=arguments.remote_ip_hops,
+        remote_ip_header=arguments.remote_ip_header.lower(),
     )
     seen = look(octets, "stdin" if name == "-" else name, expected)
     print(FORMATS[form](seen.problems, 1), end="")

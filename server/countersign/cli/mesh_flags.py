@@ -59,6 +59,12 @@ def add_mesh_flags(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="with --xfcc-trusted-hops: who alone may connect; repeatable (default: whom Envoy lets)",
     )
+    add_remote_ip_flags(parser)
+
+
+def add_remote_ip_flags(parser: argparse.ArgumentParser) -> None:
+    """Where the client's address is read."""
+    add = parser.add_argument
     add(
         "--remote-ip-hops",
         metavar="N",

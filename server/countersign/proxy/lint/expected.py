@@ -18,6 +18,8 @@ class Expected:
     peer: PeerSource = PeerSource.CROSS_CHECK
     xfcc_mode: XfccMode = XfccMode.APPEND_FORWARD
     posture: Posture = Posture.STRICT
+    remote_ip_hops: int = 0
+    remote_ip_header: str = ""  # lower-case
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from countersign.policy.problems import Severity
 from countersign.proxy.lint.chains import HttpFilter, Manager
 from countersign.proxy.lint.codes import EnvoyCode
 from countersign.proxy.lint.expected import Expected, Finding, Findings, warning
+from countersign.proxy.lint.remote_address import check_address
 from countersign.proxy.lint.tls import check_tls
 from countersign.proxy.lint.tree import field, is_kind, is_true, items, members, text, typed, walk, word
 
@@ -35,6 +36,7 @@ _CACHES: Final = frozenset({"CacheConfig", "CacheV2Config"})
 def check_manager(manager: Manager, expected: Expected, secrets: Mapping[str, yaml.Node]) -> Findings:
     """A connection manager with a filter that asks."""
     yield from _reading(manager.config, expected)
+    yield from check_address(manager, expected)
     yield from _header(manager.config, expected)
     yield from check_order(manager.filters)
     if manager.tls is not None:
@@ -61,9 +63,6 @@ def _reading(config: yaml.Node, expected: Expected) -> Findings:
         if is_true(node := field(config, name)):
             why = "the port is cut off the host before the check: a policy for `a.example:8443` never matches"
             yield warning(EnvoyCode.PORT_STRIPPED, node or config, why, f"remove `{name}`, or write hosts without port")
-    if is_true(node := field(config, "skip_xff_append")) and is_true(field(config, "use_remote_address")):
-        why = "Envoy's own peer is not in x-forwarded-for: --remote-ip-hops reads one entry too far, a client's own"
-        yield warning(EnvoyCode.ADDRESS_UNAPPENDED, node or config, why, "remove it, or use --remote-ip-header")
 
 
 def _header(config: yaml.Node, expected: Expected) -> Findings:
