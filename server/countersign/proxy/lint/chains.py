@@ -19,7 +19,8 @@ ASKS_OF_TCP: Final = "network.ext_authz.v3.ExtAuthz"
 class HttpFilter:
     """``kind`` is the full name of its message, empty if it is not in the file; ``config`` its fields.
 
-    ``wrapped``: inside another filter. ``from_afar``: a management server may say otherwise.
+    ``wrapped``: inside another filter. ``from_afar``: a management server may say otherwise; ``may_be`` are the kinds
+    of what it may send.
     """
 
     node: yaml.Node
@@ -29,6 +30,7 @@ class HttpFilter:
     wrapped: bool = False
     disabled: bool = False
     from_afar: bool = False
+    may_be: tuple[str, ...] = ()
 
     @property
     def asks(self) -> bool:
@@ -135,7 +137,16 @@ def _filter(node: yaml.Node, discovered: Mapping[str, yaml.Node]) -> HttpFilter:
     name, disabled = text(field(node, "name")), is_true(field(node, "disabled"))
     kind, config = typed(given(node, discovered))
     afar = is_from_afar(node, discovered) or not kind
-    filter_ = HttpFilter(node=node, name=name, kind=kind, config=config, disabled=disabled, from_afar=afar)
+    urls = items(field(node, "config_discovery", "type_urls")) if afar else ()
+    filter_ = HttpFilter(
+        node=node,
+        name=name,
+        kind=kind,
+        config=config,
+        disabled=disabled,
+        from_afar=afar,
+        may_be=tuple(text(each).rpartition("/")[2] for each in urls),
+    )
     if filter_.asks or config is None:
         return filter_
     inside = [typed(each) for each in walk(config)]

@@ -112,7 +112,7 @@ def check_order(filters: tuple[HttpFilter, ...]) -> Findings:
         if index < first and is_kind(kind, "Router"):
             why = "behind the router no filter is reached: Envoy refuses the file"
             yield Finding(EnvoyCode.BEHIND_ROUTER, filters[first].node, why, "put it before the router")
-        if index < first and is_kind(kind, *_CACHES):
+        if index < first and any(is_kind(name, *_CACHES) for name in (kind, *each.may_be)):
             why = f"`{each.name}` before the check answers whoever asks, and fetches what it lacks without a check"
             yield Finding(EnvoyCode.ANSWERED_BEFORE, each.node, why, "put it after the check")
         if index < first and is_kind(kind, "RBAC") and field(each.config, "rules") is not None:
@@ -125,13 +125,13 @@ def check_order(filters: tuple[HttpFilter, ...]) -> Findings:
 def _after(each: HttpFilter) -> Findings:
     fix = "put it before the check"
     inside = [] if each.config is None else [typed(node)[0] for node in walk(each.config)]  # of the router: upstream
-    if any(_writes(kind) for kind in (each.kind, *inside)):
+    if any(_writes(kind) for kind in (each.kind, *each.may_be, *inside)):
         why = f"`{each.name}` after the check can change what was judged: path, headers or route"
         yield Finding(EnvoyCode.CHANGED_AFTERWARDS, each.node, why, fix)
     elif each.config is not None and any(is_true(field(node, "clear_route_cache")) for node in walk(each.config)):
         why = f"`{each.name}` after the check chooses the route anew"
         yield Finding(EnvoyCode.CHANGED_AFTERWARDS, each.node, why, f"{fix}, or clear_route_cache: false")
-    elif is_kind(each.kind, "JwtAuthentication"):
+    elif any(is_kind(kind, "JwtAuthentication") for kind in (each.kind, *each.may_be)):
         why = f"`{each.name}` after the check writes headers and metadata that policies do not see"
         yield warning(EnvoyCode.CHANGED_AFTERWARDS, each.node, why, f"{fix}; Countersign verifies tokens itself")
 
