@@ -27,10 +27,10 @@ class HttpFilter:
     name: str
     kind: str
     config: yaml.Node | None
+    disabled: bool
+    from_afar: bool
+    may_be: tuple[str, ...]
     wrapped: bool = False
-    disabled: bool = False
-    from_afar: bool = False
-    may_be: tuple[str, ...] = ()
 
     @property
     def asks(self) -> bool:

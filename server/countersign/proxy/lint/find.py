@@ -7,8 +7,9 @@ from typing import Final
 import yaml
 
 from countersign.proxy.lint.chains import ASKS_OF_TCP, Manager, TcpProxy, is_from_afar, managers_of, tcp_proxies_of
-from countersign.proxy.lint.tree import field, is_kind, items, members, text, typed, walk
+from countersign.proxy.lint.tree import field, is_kind, items, members, text, typed, walk, word
 
+_DIRECTIONS: Final = ("UNSPECIFIED", "INBOUND", "OUTBOUND")
 _NOT_IN_USE = frozenset({"draining_state", "error_state"})  # of a config dump
 _OF_CLUSTERS: Final = ("load_assignment", "eds_cluster_config", "cluster_type")
 _FETCHED: Final = frozenset({"rds", "lds_config", "scoped_routes"})  # a dump has what came of them
@@ -37,7 +38,7 @@ def find(root: yaml.Node) -> Found:
     outbound = {
         id(chain)
         for each in listeners
-        if text(field(each, "traffic_direction")).upper() in {"OUTBOUND", "2"}
+        if word(field(each, "traffic_direction"), _DIRECTIONS) == "OUTBOUND"
         for chain in walk(each)
     }
     extensions = [node for node in nodes if is_kind(typed(node)[0], "TypedExtensionConfig")]

@@ -23,7 +23,7 @@ from countersign.proxy.lint.find import Found, find
 from countersign.proxy.lint.routes import check_routes
 from countersign.proxy.lint.surroundings import check_admin, check_manager, check_order, check_upstream
 from countersign.proxy.lint.switched import check_switched
-from countersign.proxy.lint.tree import field, members, text, walk
+from countersign.proxy.lint.tree import camel, field, members, text, walk
 
 __all__ = ["Expected", "Seen", "look"]
 
@@ -81,12 +81,15 @@ def _seen(report: Report, managers: int = 0, notes: tuple[str, ...] = ()) -> See
 
 
 def _refuse_duplicates(root: yaml.Node, report: Report) -> None:
+    """Also a field by both of its names: Envoy takes one of the values, and not always the later."""
     for node in walk(root):
         names: set[str] = set()
         for key, _ in members(node):
-            if text(key) in names:
-                report.error(key, Code.DUPLICATE_KEY, f"`{text(key)}` is here twice", "keep one of them")
-            names.add(text(key))
+            name = text(key)
+            spelled = {name, camel(name)} if camel(name) != camel(name).lower() else {name}
+            if not names.isdisjoint(spelled):
+                report.error(key, Code.DUPLICATE_KEY, f"`{name}` is here twice", "keep one of them")
+            names |= spelled
 
 
 def _is_partial(found: Found) -> bool:

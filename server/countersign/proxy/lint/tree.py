@@ -11,7 +11,8 @@ from typing import Final
 
 import yaml
 
-_TRUE: Final = frozenset({"true", "yes", "on", "y"})  # what Envoy's YAML reader takes for it
+_TRUE: Final = frozenset({"true", "yes", "on", "y", "t", "1"})  # what Envoy's readers of YAML and JSON take for it
+_NUMBER: Final = re.compile(r"\s*[+-]?(?:0[xX])?0*([0-9])\s*")  # as they take it, of one digit whatever its base
 _NULL: Final = "tag:yaml.org,2002:null"
 _DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)s")
 
@@ -21,7 +22,7 @@ def field(node: yaml.Node | None, *path: str) -> yaml.Node | None:
     for name in path:
         if not isinstance(node, yaml.MappingNode):
             return None
-        names = (name, _camel(name))
+        names = (name, camel(name))
         node = next((value for key, value in node.value if key.value in names), None)
         if node is None or node.tag == _NULL:
             return None
@@ -29,7 +30,8 @@ def field(node: yaml.Node | None, *path: str) -> yaml.Node | None:
 
 
 @cache
-def _camel(name: str) -> str:
+def camel(name: str) -> str:
+    """The other name of a field: `lowerCamelCase`."""
     return re.sub(r"_([a-z0-9])", lambda match: match[1].upper(), name)
 
 
@@ -54,11 +56,12 @@ def is_true(node: yaml.Node | None) -> bool:
 
 
 def word(node: yaml.Node | None, names: Sequence[str]) -> str:
-    """An enum by name, also where it is written as a number; absent is the first."""
+    """An enum by name, in capitals, also where it is written as a number or otherwise; absent is the first."""
     written = text(node)
-    if written.isascii() and written.isdigit() and len(written) == 1 and int(written) < len(names):
-        return names[int(written)]
-    return written or names[0]
+    match = _NUMBER.fullmatch(written)
+    if match is not None and int(match[1]) < len(names):
+        return names[int(match[1])]
+    return written.upper() or names[0]
 
 
 def seconds(node: yaml.Node | None) -> float | None:
