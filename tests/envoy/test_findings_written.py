@@ -5,13 +5,15 @@ from typing import Final
 
 import pytest
 import yaml
+from countersign.core.identity import PeerSource
+from countersign.mesh.certificates import SLEEP
 from countersign.proxy.lint.codes import EnvoyCode
 from countersign.proxy.lint.look import Expected, look
 from countersign.snapshot import Mesh
 
 from tests.edge.serving import snapshot
 from tests.envoy.sidecar import CONFIGURATION, Seen, changed, sidecars
-from tests.envoy.test_findings import POLICIES, ROUTE
+from tests.envoy.test_findings import BY_HEADER, FILTER, POLICIES, ROUTE, written_by_filter
 
 pytestmark = pytest.mark.envoy
 
@@ -28,8 +30,9 @@ def _route(field: str) -> str:
     return ROUTE.replace("}", f", {field}}}")
 
 
-def _findings(text: str) -> list[tuple[str, str]]:
-    return [(str(each.code), str(each.severity)) for each in look(text.encode(), "envoy.yaml", Expected()).problems]
+def _findings(text: str, expected: Expected | None = None) -> list[tuple[str, str]]:
+    seen = look(text.encode(), "envoy.yaml", expected or Expected())
+    return [(str(each.code), str(each.severity)) for each in seen.problems]
 
 
 def _saw(seen: Seen, name: str) -> list[str]:
@@ -109,3 +112,20 @@ def test_routes_of_a_scope_are_looked_at_too(tmp_path: Path) -> None:
 
     assert (steered.reason, twin.reason) == ("allow-rule-matched", "allow-rule-matched")
     assert (_saw(steered, "host"), _saw(twin, "host")) == (["admin.example"], ["a.example"])
+
+
+def test_a_filter_before_the_check_writes_who_the_peer_is(tmp_path: Path) -> None:
+    written = {"header": {"key": XFCC, "value": "%REQ(x-to)%"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    writer, other = (
+        written_by_filter({"mutations": {"request_mutations": [mutation]}})
+        for mutation in ({"append": written}, {"remove": XFCC})
+    )
+    texts = [changed((FILTER, writer + FILTER)), changed((FILTER, other + FILTER))]
+    by_header, by_principal = Expected(peer=PeerSource.XFCC), Expected(peer=PeerSource.PRINCIPAL)
+    assert [_findings(text, by_header) for text in texts] == [[(EnvoyCode.HEADER_FORWARDED, "warning")], []]
+    assert _findings(texts[0], by_principal) == []
+
+    forged = ("x-to", f"URI={SLEEP.spiffe_id}")
+    with sidecars(tmp_path, texts, snapshot(POLICIES, {}, BY_HEADER)) as (forging, removing):
+        assert forging.get("", "/free", forged) == (200, "allow-rule-matched")
+        assert removing.get("", "/free", forged) == (403, "no-allow-rule-matched")

@@ -16,6 +16,7 @@ from countersign.proxy.lint.remote_address import check_address
 from countersign.proxy.lint.tls import check_tls
 from countersign.proxy.lint.tree import field, is_kind, is_true, items, members, text, typed, walk, word
 
+_XFCC_HEADER: Final = "x-forwarded-client-cert"
 _XFCC: Final = ("SANITIZE", "FORWARD_ONLY", "APPEND_FORWARD", "SANITIZE_SET", "ALWAYS_FORWARD_ONLY")
 _ESCAPED: Final = (
     "IMPLEMENTATION_SPECIFIC_DEFAULT", "KEEP_UNCHANGED", "REJECT_REQUEST", "UNESCAPE_AND_REDIRECT",
@@ -39,6 +40,8 @@ def check_manager(manager: Manager, expected: Expected, secrets: Mapping[str, ya
     yield from check_address(manager, expected)
     yield from _header(manager.config, expected)
     yield from check_order(manager.filters)
+    if expected.peer is not PeerSource.PRINCIPAL:
+        yield from _identity(manager.filters)
     if manager.tls is not None:
         yield from check_tls(manager.tls, secrets)
 
@@ -99,6 +102,17 @@ def _header_as(config: yaml.Node, expected: Expected) -> Findings:
         severity = Severity.ERROR if expected.peer is PeerSource.XFCC else Severity.WARNING
         fix = "set_current_client_cert_details: {uri: true}"
         yield Finding(EnvoyCode.HEADER_UNFIT, details or config, why, fix, severity)
+
+
+def _identity(filters: tuple[HttpFilter, ...]) -> Findings:
+    """Filters before the check that may write who the peer is, after Envoy has; what they say is searched, not read."""
+    first = next(index for index, each in enumerate(filters) if each.asks)
+    for each in filters[:first]:
+        nodes = [] if each.config is None else list(walk(each.config))
+        said = [field(node, "header", "key") for node in nodes] if is_kind(each.kind, "HeaderMutation") else nodes
+        if _writes(each.kind) and any(_XFCC_HEADER in text(node).lower() for node in said):
+            why = f"`{each.name}` may write into {_XFCC_HEADER} who the peer is, from what a client says"
+            yield warning(EnvoyCode.HEADER_FORWARDED, each.node, why, "leave that header to Envoy")
 
 
 def check_order(filters: tuple[HttpFilter, ...]) -> Findings:
