@@ -45,6 +45,11 @@ def test_what_is_no_enum_ends_in_no_traceback(unknown: str) -> None:
     _codes(_with("details: APPEND_FORWARD", f"details: {unknown}"), Expected(peer=PeerSource.XFCC))
 
 
+@pytest.mark.parametrize("wait", ["soon", "250ms", "0.25", "[]", "{}", "1e-1s"])
+def test_a_timeout_that_is_no_duration_is_a_finding_and_no_traceback(wait: str) -> None:
+    assert _codes(_with("timeout: 0.25s", f"timeout: {wait}")) == [C.TIMEOUT]
+
+
 def test_null_is_nothing_at_all() -> None:
     enabled = "filter_enabled: {default_value: {numerator: 0}}"
     denied = f"{enabled}\n{' ' * 22}deny_at_disable: {{default_value: true, runtime_key: %s}}"
