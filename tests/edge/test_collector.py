@@ -1,11 +1,12 @@
 """Searches for cycles in memory: none while policies are read, none among what is in force, and all garbage goes."""
 
 import gc
+import sys
 from collections.abc import Iterator
 from weakref import ref
 
 import pytest
-from countersign.edge.collector import exempt, paused, undisturbed
+from countersign.edge.collector import exempt, paused, settle, undisturbed
 
 MANY = 100_000  # objects: a search starts at 700
 
@@ -19,8 +20,11 @@ class Cycle:
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
+    thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
     yield
     gc.unfreeze()
+    gc.set_threshold(*thresholds)
+    sys.setswitchinterval(interval)
 
 
 @pytest.fixture
@@ -33,6 +37,19 @@ def searches() -> Iterator[list[str]]:
 
     gc.callbacks.append(note)
     yield begun
+    gc.callbacks.remove(note)
+
+
+@pytest.fixture
+def generations() -> Iterator[set[int]]:
+    """What has been searched: 2 is everything."""
+    searched: set[int] = set()
+
+    def note(_: str, said: dict[str, int]) -> None:
+        searched.add(said["generation"])
+
+    gc.callbacks.append(note)
+    yield searched
     gc.callbacks.remove(note)
 
 
@@ -61,6 +78,25 @@ def test_what_an_undisturbed_block_leaves_behind_is_searched_no_more() -> None:
 
     assert not is_searched(kept)
     assert is_searched(later)
+
+
+def test_a_process_that_serves_is_not_searched_as_a_whole_for_what_it_remembers(generations: set[int]) -> None:
+    remembered = make_many()
+    by_default = set(generations)
+    settle()
+    generations.clear()
+    remembered += make_many()
+
+    assert by_default == {0, 1, 2}
+    assert generations == {0, 1}
+
+
+def test_garbage_of_a_process_that_serves_is_found_soon() -> None:
+    settle()
+    garbage = ref(Cycle())
+    make_many()
+
+    assert garbage() is None
 
 
 def test_what_was_garbage_before_an_undisturbed_block_is_gone() -> None:

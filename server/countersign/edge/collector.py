@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+# Full searches come some sixty times more rarely than by default. What survives two smaller ones is what is remembered:
+# full searches of it took 8 to 13 ms each 8,000 new questions, and found nothing.
+_FULL_AFTER: Final = 1000
 _TURN: Final = 0.0005  # seconds; with Python's 0.005 the p99 of checks beside a reload doubles
 
 
@@ -29,8 +32,12 @@ def exempt() -> None:
 
 
 def settle() -> None:
-    """Ready a process that is about to serve: its modules are exempt, and checks wait little for who reads policies."""
+    """Ready a process that is about to serve: its modules are exempt, and checks wait little for others.
+
+    Those others read policies, or search through everything that is remembered.
+    """
     exempt()
+    gc.set_threshold(*gc.get_threshold()[:2], _FULL_AFTER)
     sys.setswitchinterval(_TURN)
 
 
