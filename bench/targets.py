@@ -59,12 +59,10 @@ def targets(
         Target(what="CPU, cold RS256 minus hot / one verification", limit=1.6, measured=extra),
         Target(what="... minus hot in no question twice", limit=None, measured=of_token),
         *(
-            Target(
-                what=f"p99 with a {what} each second / without", limit=limit, measured=each and each.moved / each.calm
-            )
+            Target(what=f"p99 with a {what} / without", limit=limit, measured=each and each.moved / each.calm)
             for what, limit, each in (
-                ("reload", 1.3, moving.get(RELOADS)),
-                ("rotation", None, moving.get(ROTATIONS)),
+                ("reload each second", 1.3, moving.get(RELOADS)),
+                ("rotation each 1.25 s", None, moving.get(ROTATIONS)),
             )
         ),
         Target(what="ms until a check too many hears so, p99", limit=5, measured=flooded and flooded.shed_p99 * 1e3),
