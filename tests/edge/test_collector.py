@@ -91,6 +91,16 @@ def test_a_process_that_serves_is_not_searched_as_a_whole_for_what_it_remembers(
     assert generations == {0, 1}
 
 
+def test_a_process_that_serves_is_searched_as_a_whole_before_a_million_objects_are_garbage(
+    generations: set[int],
+) -> None:
+    settle()
+    kept = [make_many() for _ in range(10)]
+
+    assert len(kept) * MANY == 1_000_000
+    assert 2 in generations
+
+
 def test_garbage_of_a_process_that_serves_is_found_soon() -> None:
     settle()
     garbage = ref(Cycle())
