@@ -69,8 +69,10 @@ class Peer:
 
     def __init__(self, address: UnixAddress, *, hello: bool = True) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(_TIMEOUT)
+        # By the option: under settimeout, a server whose queue is full is not waited for, but gives EAGAIN at once.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(_TIMEOUT), 0))
         self._socket.connect(address.path)
+        self._socket.settimeout(_TIMEOUT)
         self.received = bytearray()
         self._pings = 0
         if hello:
