@@ -1,5 +1,6 @@
 """What holds for every test."""
 
+import gc
 import os
 
 from hypothesis import HealthCheck, settings
@@ -10,3 +11,9 @@ settings.load_profile("countersign")
 
 # Many tests serve at the same time, and its default is one port.
 os.environ.setdefault("COUNTERSIGN_ADMIN", "off")
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what pytest itself holds from searches for cycles: one takes longer than a check may."""
+    gc.collect()
+    gc.freeze()

@@ -24,7 +24,6 @@ def _as_before() -> Iterator[None]:
     gc.freeze()  # Python searches everything only once a quarter is new: what other tests left must not count
     gc.collect()
     yield
-    gc.unfreeze()
     gc.set_threshold(*thresholds)
     sys.setswitchinterval(interval)
 

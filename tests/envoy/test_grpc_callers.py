@@ -21,7 +21,8 @@ from tests.tokens.material import jwk, sign
 
 pytestmark = pytest.mark.envoy
 
-NOW: Final = int(time.time())
+NOW: Final = int(time.time())  # perhaps half an hour before the tests are run
+DAY: Final = 86_400  # seconds
 ISSUER: Final = "https://idp.example"
 RULE: Final = {
     "issuer": ISSUER,
@@ -35,17 +36,17 @@ SETTLED: Final = 10.0  # seconds
 
 
 def token(**changed: Any) -> str:
-    claims = {"iss": ISSUER, "sub": "alice", "aud": "svc", "exp": NOW + 600, **changed}
+    claims = {"iss": ISSUER, "sub": "alice", "aud": "svc", "exp": NOW + DAY, **changed}
     return sign(claims, algorithm="ES256")
 
 
 TOKENS: Final = {
     "good": (token(), grpc.StatusCode.OK, ""),
-    "expired": (token(exp=NOW - 600), grpc.StatusCode.UNAUTHENTICATED, "Jwt is expired"),
+    "expired": (token(exp=NOW - DAY), grpc.StatusCode.UNAUTHENTICATED, "Jwt is expired"),
     "another audience": (token(aud="x"), grpc.StatusCode.PERMISSION_DENIED, "Audiences in Jwt are not allowed"),
     "another issuer": (token(iss="https://x.test"), grpc.StatusCode.UNAUTHENTICATED, "Jwt issuer is not configured"),
     "forged": (
-        sign({"iss": ISSUER, "aud": "svc", "exp": NOW + 600}, algorithm="ES256", which=1, header={"alg": "ES256"}),
+        sign({"iss": ISSUER, "aud": "svc", "exp": NOW + DAY}, algorithm="ES256", which=1, header={"alg": "ES256"}),
         grpc.StatusCode.UNAUTHENTICATED,
         "Jwt verification fails",
     ),

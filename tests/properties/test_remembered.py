@@ -6,6 +6,7 @@ import time
 from typing import Any, Final
 
 from countersign.authorize import authorize
+from countersign.core.decision import Reason
 from countersign.core.identity import PeerRules, PeerSource
 from countersign.core.jwt_rule import HeaderLocation, InlineKeys, JwtRule, KeySource
 from countersign.core.posture import Posture
@@ -112,6 +113,13 @@ def _without_memory(payload: bytes, snapshot: Snapshot) -> bytes:
     return encode(authorize(facts, snapshot, time.time(), may_wait=False).decision)
 
 
+def _in_time(checker: Checker, payload: bytes) -> bytes:
+    """The answer; where the machine was so busy that it came late, that to the same question once more."""
+    answer = checker.answer(payload, None)
+    assert isinstance(answer, bytes), "the answer waits, but nothing here is fetched"
+    return _in_time(checker, payload) if Reason.DEADLINE_PASSED.encode() in answer else answer
+
+
 def _mesh(posture: Posture, client: tuple[int, str], source: PeerSource) -> Mesh:
     return Mesh(
         trust_domain="td",
@@ -153,4 +161,4 @@ def test_an_answer_from_memory_is_the_answer(
     checker = Checker(lambda: snapshot, lambda _: None, fail)
     for values, extras in order.choices(asked, k=2 * len(asked)) + asked:
         payload = _message(values, extras, order.randrange(1, 60000)).SerializeToString()
-        assert checker.answer(payload, None) == _without_memory(payload, snapshot)
+        assert _in_time(checker, payload) == _without_memory(payload, snapshot)
