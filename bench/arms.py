@@ -38,11 +38,16 @@ class Server:
 
     def cpu(self) -> float:
         """Seconds of CPU that all its threads have used."""
-        total = 0
+        return sum(self.cpu_by_thread().values())
+
+    def cpu_by_thread(self) -> dict[tuple[str, str], float]:
+        """Seconds of CPU, by a thread's name and number."""
+        found = {}
         for task in Path(f"/proc/{self.child.pid}/task").iterdir():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                total += int((task / "schedstat").read_text(encoding="ascii").split()[0])
-        return total / 1e9
+                name, spent = ((task / file).read_text(encoding="ascii") for file in ("comm", "schedstat"))
+                found[name.strip(), task.name] = int(spent.split()[0]) / 1e9
+        return found
 
     def memory(self) -> float:
         """Its resident set, in MB (10^6 octets)."""

@@ -1,94 +1,49 @@
 """Where the microseconds of a check go, without any transport: `python -m bench.inprocess [ROUNDS]`.
 
-`again` is a question that was asked before, `first` one that was not; the stages are those of the latter, and each is
-timed where the pipeline calls it. Figures are of one run on one machine: compare them within the run.
+A line each for a question that was asked before (`again`) and for ones that were not; `bench.stages` has the columns.
 """
 
 import itertools
 import sys
-import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
-from countersign import authorize as pipeline
-from countersign.edge import check, remembered
+from countersign.edge import check
+from countersign.edge.metrics.tally import Tally
 from countersign.wire import auth_pb2 as pb
 
 from bench.cases import Case, snapshot_and_cases
+from bench.stages import STAGES, stages
 
-# stage -> where the pipeline calls it; `authorize` contains the two proofs, and what is left of it are the policies
-_CALLS: Final = {
-    "decode": (remembered, "facts_of"),
-    "authorize": (check, "authorize"),
-    "peer": (pipeline, "authenticate_peer"),
-    "token": (pipeline, "authenticate"),
-    "encode": (check, "encode"),
-}
-_CHECKS: Final = 200  # a round
+_AT_A_TIME: Final = 200
 
 
 def main(rounds: int) -> None:
     """Print a table: a row a case, a column a stage, microseconds."""
     snapshot, cases = snapshot_and_cases()
     vars(check)["EXPLANATIONS"] = sys.maxsize  # each denial costs what an explained one does
-    print(f"{'microseconds (least of ' + str(rounds) + ' rounds)':44}", *(f"{name:>9}" for name in _STAGES))
+    print(f"{'microseconds (least of ' + str(rounds) + ' rounds)':44}", *(f"{name:>9}" for name in ("all", *STAGES)))
     for name, case in cases.items():
-        checker = check.Checker(lambda: snapshot, lambda _: None, _fail)  # a memory of its own: some ask alike
-        stages = _measure(checker, case, rounds)
-        print(f"{name + f' ({len(case.payload)} bytes)':44}", *(f"{stages[stage]:9.1f}" for stage in _STAGES))
+        for kind, payloads in (("", _others(case)), (", again", itertools.repeat(case.payload))):
+            checker = check.Checker(lambda: snapshot, lambda _: None, _fail, Tally().count)  # with its own memory
+            _judge(checker, case)
+            found = stages(checker, payloads, rounds)
+            label = f"{name}{kind} ({len(case.payload)} bytes)"
+            print(f"{label:44}", *(f"{each:9.1f}" for each in (sum(found.values()), *found.values())))
 
 
-_STAGES: Final = ("again", "first", "decode", "peer", "token", "policies", "encode")
-
-
-def _measure(checker: check.Checker, case: Case, rounds: int) -> dict[str, float]:
+def _judge(checker: check.Checker, case: Case) -> None:
     answer = checker.answer(case.payload, None)
     assert isinstance(answer, bytes)  # noqa: S101 (no key is missing)
     found = pb.CheckResponse.FromString(answer).dynamic_metadata.fields["reason"].string_value
     if found != case.reason:
         raise SystemExit(f"decided {found}, expected {case.reason}")
-    asked = itertools.count()
-
-    def first() -> float:
-        return _round(checker, case.others(_CHECKS, next(asked) * _CHECKS))
-
-    again = [_round(checker, [case.payload] * _CHECKS) for _ in range(rounds)]
-    whole = [first() for _ in range(rounds)]
-    spent: dict[str, list[float]] = {stage: [] for stage in _CALLS}
-    for stage, (module, name) in _CALLS.items():
-        original = getattr(module, name)
-        for _ in range(rounds):
-            timer = _Timer(original)
-            setattr(module, name, timer)
-            first()
-            spent[stage].append(timer.seconds / _CHECKS * 1e6)
-        setattr(module, name, original)
-    least = {stage: min(values) for stage, values in spent.items()}
-    least["policies"] = least["authorize"] - least["peer"] - least["token"]
-    return {**least, "again": min(again), "first": min(whole)}
 
 
-def _round(checker: check.Checker, payloads: list[bytes]) -> float:
-    answer = checker.answer
-    begun = time.thread_time()
-    for payload in payloads:
-        answer(payload, 0.25)
-    return (time.thread_time() - begun) / len(payloads) * 1e6
-
-
-class _Timer:
-    """Calls the original, and knows how long that took in all."""
-
-    def __init__(self, original: Callable[..., Any]) -> None:
-        self._original = original
-        self.seconds = 0.0
-
-    def __call__(self, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401 (any stage)
-        begun = time.thread_time()
-        try:
-            return self._original(*arguments, **named)
-        finally:
-            self.seconds += time.thread_time() - begun
+def _others(case: Case) -> Iterator[bytes]:
+    """The case for ever, with no question twice."""
+    for start in itertools.count(step=_AT_A_TIME):
+        yield from case.others(_AT_A_TIME, start)
 
 
 def _fail(error: Exception) -> None:

@@ -2,24 +2,28 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.measure import Figures
+from bench.profile import Profile
+from bench.stages import STAGES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """A ratio or a figure that was promised, and what was measured. ``measured`` is None if an arm was left out.
 
-    Without a ``limit`` nothing was promised, and it is only told.
+    Without a ``limit`` nothing was promised, and it is only told. ``arms`` are those of ours whose profiles show why it
+    is missed.
     """
 
     what: str
     limit: float | None
     measured: float | None
     at_least: bool = False
+    arms: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -42,10 +46,17 @@ class Report:
     targets: Sequence[Target]
     left_out: Sequence[str]
     machine: str
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
+
+    def missed(self) -> frozenset[str]:
+        """The arms whose profiles show why a target is missed."""
+        return frozenset(arm for target in self.targets if target.verdict == "MISSED" for arm in target.arms)
 
     def text(self) -> str:
         """The tables."""
         lines = [self.machine, "", *_callout(self), "", *_through(self.through_envoy), "", *_targets(self.targets)]
+        if self.profiles:
+            lines += ["", *_profiles(self.profiles)]
         lines += ["", *(f"left out: {each}" for each in self.left_out)]
         return "\n".join(lines).rstrip()
 
@@ -57,6 +68,7 @@ class Report:
             "start_seconds": dict(self.starts),
             "through_envoy": dict(self.through_envoy),
             "targets": [asdict(each) | {"verdict": each.verdict} for each in self.targets],
+            "profiles": {name: asdict(each) for name, each in self.profiles.items()},
             "left_out": list(self.left_out),
         }
         file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -98,6 +110,14 @@ def _targets(targets: Sequence[Target]) -> list[str]:
         sign = ">=" if each.at_least else "<="
         measured = "" if each.measured is None else f"{each.measured:.2f}"
         rows.append((each.what, "" if each.limit is None else f"{sign} {each.limit:.3g}", measured, each.verdict))
+    return _aligned(rows)
+
+
+def _profiles(profiles: Mapping[str, Profile]) -> list[str]:
+    rows: list[Sequence[str]] = [("profiles of the missed, CPU us", "HTTP/2", "around", *STAGES)]
+    for name, each in profiles.items():
+        figures = (each.http2, each.around, *(each.stages.get(stage, 0.0) for stage in STAGES))
+        rows.append((name, *(f"{figure:.1f}" for figure in figures)))
     return _aligned(rows)
 
 

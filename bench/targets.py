@@ -39,24 +39,55 @@ def targets(
     of_token = (cold.cpu_saturated - new.cpu_saturated) / signature if new and cold else None
     ratio = rates[through_envoy.OURS] / rates[through_envoy.NATIVE] if through_envoy.NATIVE in rates else None
     return [
-        Target(what="CPU, hot token, 10 policies / no-op native", limit=1.6, measured=cpu(callout.HOT, callout.NOOP)),
+        Target(
+            what="CPU, hot token, 10 policies / no-op native",
+            limit=1.6,
+            measured=cpu(callout.HOT, callout.NOOP),
+            arms=(callout.NOOP, callout.HOT),
+        ),
         Target(what="CPU, no question twice / no-op native", limit=None, measured=cpu(callout.NEW, callout.NOOP)),
-        Target(what="CPU, hot token / opa-envoy-plugin", limit=0.25, measured=cpu(callout.HOT, callout.OPA)),
+        Target(
+            what="CPU, hot token / opa-envoy-plugin",
+            limit=0.25,
+            measured=cpu(callout.HOT, callout.OPA),
+            arms=(callout.HOT,),
+        ),
         Target(
             what="CPU, hot token / opa-envoy-plugin, both with a decision log",
             limit=0.25,
             measured=cpu(callout.LOGGING, callout.OPA_LOGGING),
+            arms=(callout.HOT, callout.LOGGING),
         ),
-        Target(what="CPU, hot token / Heimdall", limit=1 / 3, measured=cpu(callout.AS_PEERS, callout.HEIMDALL)),
+        Target(
+            what="CPU, hot token / Heimdall",
+            limit=1 / 3,
+            measured=cpu(callout.AS_PEERS, callout.HEIMDALL),
+            arms=(callout.AS_PEERS,),
+        ),
         *(
             Target(what=f"CPU, {ours} / {peer}", limit=None, measured=cpu(arm, peer))
             for ours, arm in (("no question twice", callout.NEW), ("cold RS256", f"{callout.COLD}, RS256"))
             for peer in (callout.OPA, callout.HEIMDALL)
         ),
-        Target(what="CPU, hot token / no-op Go", limit=1.5, measured=cpu(callout.HOT, callout.NOOP_GO)),
+        Target(
+            what="CPU, hot token / no-op Go",
+            limit=1.5,
+            measured=cpu(callout.HOT, callout.NOOP_GO),
+            arms=(callout.HOT,),
+        ),
         Target(what="requests/s through Envoy / native filters", limit=0.7, measured=ratio, at_least=True),
-        Target(what="CPU, 10,000 rules / 10 rules", limit=1.5, measured=cpu(callout.MANY, callout.HOT)),
-        Target(what="CPU, cold RS256 minus hot / one verification", limit=1.6, measured=extra),
+        Target(
+            what="CPU, 10,000 rules / 10 rules",
+            limit=1.5,
+            measured=cpu(callout.MANY, callout.HOT),
+            arms=(callout.HOT, callout.MANY),
+        ),
+        Target(
+            what="CPU, cold RS256 minus hot / one verification",
+            limit=1.6,
+            measured=extra,
+            arms=(callout.HOT, f"{callout.COLD}, RS256"),
+        ),
         Target(what="... minus hot in no question twice", limit=None, measured=of_token),
         *(
             Target(what=f"p99 with a {what} / without", limit=limit, measured=each and each.moved / each.calm)
