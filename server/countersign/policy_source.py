@@ -94,7 +94,7 @@ class PolicySource:
             if found is None:
                 return
             texts |= found
-        name = digest(texts)
+        name = await asyncio.to_thread(digest, texts)
         if name == self._digest:
             return
         self._digest = name

@@ -158,6 +158,29 @@ def test_a_broken_file_leaves_the_last_good_set_in_force_and_says_where(tmp_path
         assert becomes(serve, "no-allow-rule-matched")
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "caf\udce9"])
+def test_a_name_that_cannot_be_read_leaves_the_last_good_set_in_force(
+    tmp_path: Path, policies: Path, name: str
+) -> None:
+    with Serve(tmp_path, policies, "--namespace", "apps") as serve:
+        if name.isascii():
+            (policies / "q.yaml").symlink_to(name)
+        else:
+            (policies / f"{name}.yaml").write_text(NOBODY)
+        serve.wait_for_log("the last good set stays in force")
+        assert decide(serve) == "allow-rule-matched"
+        assert "Traceback" not in serve.log
+
+
+def test_a_name_that_is_not_utf_8_beside_the_policies_hides_no_later_change(tmp_path: Path, policies: Path) -> None:
+    with Serve(tmp_path, policies, "--namespace", "apps") as serve:
+        (policies / "caf\udce9.yaml~").write_text(NOBODY)
+        serve.wait_for_log("cannot watch the policy directories, looking again")
+        assert decide(serve) == "allow-rule-matched"
+        (policies / "p.yaml").write_text(NOBODY)
+        assert becomes(serve, "no-allow-rule-matched")
+
+
 def test_what_loads_and_does_not_do_what_it_says_is_told_and_served(tmp_path: Path, policies: Path) -> None:
     odd = READERS.replace("methods: [GET]", "methods: [GET], paths: ['/*/headers', /headers]")
     (policies / "p.yaml").write_text(odd)

@@ -1,6 +1,7 @@
 """Policy files: which are read, and that every way of changing them is seen."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +59,32 @@ def test_what_cannot_be_read_is_a_problem_that_names_the_file(tmp_path: Path, ki
     (problem,) = error.value.problems
     assert problem.code == "CS0008"
     assert problem.position.file == str(path)
+
+
+@pytest.mark.parametrize("beside", ["name that is not UTF-8", "name too long", "named pipe"])
+def test_what_no_file_can_be_read_by_is_a_problem_that_names_it_and_is_no_other(tmp_path: Path, beside: str) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "good.yaml").write_text("good")
+    path = tmp_path / "sub" / "p.yaml"
+    wrong, why = str(path), "a named pipe, and no file"
+    match beside:
+        case "name that is not UTF-8":
+            path = Path(os.fsdecode(bytes(tmp_path) + b"/sub/caf\xe9.yaml"))
+            path.write_text("bad")
+            wrong, why = f"{tmp_path}/sub/caf\\xe9.yaml", "the name is not UTF-8; rename it"
+        case "name too long":
+            path.symlink_to("x" * 300)
+            why = "file name too long"
+        case _:
+            os.mkfifo(path)
+
+    with pytest.raises(PolicyError) as error:
+        read_files([tmp_path])
+
+    (problem,) = error.value.problems
+    assert (problem.code, problem.position.file, problem.message) == ("CS0008", wrong, why)
+    path.unlink()
+    assert read_files([tmp_path]) == {str(tmp_path / "good.yaml"): "good"}
 
 
 def test_the_digest_names_the_set_and_not_the_way_it_was_read() -> None:

@@ -6,17 +6,20 @@ that is seen because the directory is watched, not the file.
 """
 
 import asyncio
+import errno
 import hashlib
 import logging
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from watchfiles import awatch
 
+from countersign.core.facts import is_readable
 from countersign.core.jwt_rule import InlineKeys, KeySource
 from countersign.policy.parse import Loaded, parse, unreadable
-from countersign.policy.problems import PolicyError
+from countersign.policy.problems import PolicyError, Problem
 from countersign.tokens.keys import KeySet, KeySetError
 
 _log: Final = logging.getLogger(__name__)
@@ -28,26 +31,32 @@ _POLL: Final = 2.0  # seconds: file systems without notifications, and directori
 
 
 def read_files(roots: Sequence[Path]) -> dict[str, str]:
-    """Every policy file's text by its path. Raise `PolicyError` for a file that cannot be read."""
+    """Every policy file's text by its path. Raise `PolicyError` for a file or directory that cannot be read.
+
+    A name that is not UTF-8 is refused: it could not be shown wherever its policies are named as the reason.
+    """
     texts: dict[str, str] = {}
     problems = []
     for root in roots:
-        for path in _files(root):
+        try:
+            paths = _files(root)
+        except OSError as error:  # also of a directory that was there a moment ago
+            problems.append(_problem(root, error))
+            continue
+        for path in paths:
             try:
-                texts[str(path)] = _text(path)
+                texts[_named(path)] = _text(path)
             except (OSError, ValueError) as error:
-                problems.append(unreadable(str(path), str(error)))
-        if not root.exists():
-            problems.append(unreadable(str(root), "no such file or directory"))
+                problems.append(_problem(path, error))
     if problems:
         raise PolicyError(problems)
     return texts
 
 
 def _files(root: Path) -> list[Path]:
-    """The policy files below a directory; names that start with a dot are Kubernetes' bookkeeping."""
+    """The policy files below a directory; names that start with a dot are Kubernetes' bookkeeping. Raise OSError."""
     if not root.is_dir():
-        return [root] if root.exists() else []
+        return [root]
     found: list[Path] = []
     for entry in sorted(root.iterdir()):
         if entry.name.startswith("."):
@@ -55,8 +64,24 @@ def _files(root: Path) -> list[Path]:
         if entry.is_dir():
             found += _files(entry)
         elif entry.suffix in _SUFFIXES:
+            if entry.is_fifo():  # reading it would wait for somebody to write
+                raise OSError(errno.EINVAL, "a named pipe, and no file", str(entry))
             found.append(entry)
     return found
+
+
+def _named(path: Path) -> str:
+    name = str(path)
+    if not is_readable(name):
+        raise ValueError("the name is not UTF-8; rename it")
+    return name
+
+
+def _problem(path: Path, error: OSError | ValueError) -> Problem:
+    named, why = path, str(error)
+    if isinstance(error, OSError) and error.strerror:
+        named, why = error.filename or path, f"{error.strerror[0].lower()}{error.strerror[1:]}"
+    return unreadable(os.fsencode(named).decode("utf-8", "backslashreplace"), why)
 
 
 def _text(path: Path) -> str:
@@ -97,7 +122,9 @@ def digest(texts: Mapping[str, str]) -> str:
     """A short name of a set of files: equal names and texts, equal digest."""
     sha = hashlib.sha256()
     for name, text in sorted(texts.items()):
-        sha.update(f"{len(name)}:{name}{len(text)}:{text}".encode())
+        octets = text.encode()
+        sha.update(f"{len(name)}:{name}{len(octets)}:".encode())
+        sha.update(octets)
     return sha.hexdigest()
 
 
@@ -119,7 +146,8 @@ async def changes(roots: Sequence[Path], stop: asyncio.Event, poll: float = _POL
                 yield_on_timeout=True,
             ):
                 yield
-        except (OSError, RuntimeError) as error:  # a watched directory went away: poll until it is back
+        # A watched directory went away, or a name in it is not UTF-8 (raised from a group): poll until that is over.
+        except (OSError, RuntimeError, ExceptionGroup) as error:
             _log.warning("cannot watch the policy directories, looking again: %s", error)
             await asyncio.sleep(poll)
             yield
