@@ -138,11 +138,18 @@ class PolicySource:
             try:
                 await self.load()
             except PolicyError as error:
-                if str(error) != self._refused:  # the files are looked at again and again
-                    _log.error("policies not loaded, %s:\n%s", self._keep(), error)
-                    self.loads = self.loads.failed()
-                self._refused = str(error)
+                self._refuse(str(error))
+            except Exception as error:  # noqa: BLE001 (a fault of ours ends neither the serving nor the watching)
+                self._digest = ""  # it may pass
+                self._refuse(f"a fault of ours: {type(error).__name__}", error)
         self._on_news()
+
+    def _refuse(self, why: str, fault: Exception | None = None) -> None:
+        """Say it once: the files are looked at again and again."""
+        if why != self._refused:
+            _log.error("policies not loaded, %s:\n%s", self._keep(), why, exc_info=fault)
+            self.loads = self.loads.failed()
+        self._refused = why
 
     def _analyze(self, resources: Resources, texts: Mapping[str, str]) -> tuple[Problem, ...]:
         mesh = self._settings.mesh
