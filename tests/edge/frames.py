@@ -5,6 +5,7 @@ Not a library of HTTP/2: those refuse to write what is sent here.
 
 import socket
 import struct
+from collections.abc import Mapping
 from typing import Final, Self
 
 from countersign.edge.addresses import UnixAddress
@@ -31,27 +32,34 @@ def literal(name: str, value: str) -> bytes:
 
 
 def _string(text: str) -> bytes:
-    length = len(text)
+    written = text.encode("utf-8", "surrogateescape")
+    length = len(written)
     if length < 0x7F:
-        return bytes((length,)) + text.encode()
+        return bytes((length,)) + written
     octets, rest = [0x7F], length - 0x7F
     while rest > 0x7F:
         octets.append(rest & 0x7F | 0x80)
         rest >>= 7
-    return bytes((*octets, rest)) + text.encode()
+    return bytes((*octets, rest)) + written
 
 
-CALL: Final = b"".join(
-    literal(name, value)
-    for name, value in (
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", METHOD),
-        (":authority", "localhost"),
-        ("content-type", "application/grpc"),
-        ("te", "trailers"),
-    )
-)
+_LINES: Final = {
+    ":method": "POST",
+    ":scheme": "http",
+    ":path": METHOD,
+    ":authority": "localhost",
+    "content-type": "application/grpc",
+    "te": "trailers",
+}
+
+
+def call(lines: Mapping[str, str | None] | None = None) -> bytes:
+    """The header block of a check, with other lines or (None) without them. A lone surrogate is an octet (PEP 383)."""
+    whole = {**_LINES, **(lines or {})}
+    return b"".join(literal(name, value) for name, value in whole.items() if value is not None)
+
+
+CALL: Final = call()
 
 
 def message(payload: bytes, claimed: int | None = None) -> bytes:

@@ -1,18 +1,20 @@
 """What holds for both transports: health, addresses, draining, limits, deadlines."""
 
 import asyncio
+import multiprocessing
 import os
 import socket
 import stat
 import threading
 from collections.abc import Awaitable, Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
 import pytest
 from countersign.core.decision import Allow, AllowReason, Mutations
+from countersign.edge import grpc_core
 from countersign.edge.addresses import Address, TcpAddress, UnixAddress
 from countersign.edge.server import MAX_RECEIVE, Held, Server
 from countersign.edge.silence import LAST_CALLS, QUIET
@@ -21,6 +23,7 @@ from countersign.wire.codec import METHOD, SERVICE, encode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.cli.serving import free_port
+from tests.edge.frames import CALL, DATA, END_HEADERS, END_STREAM, HEADERS, Peer, call, frame, message
 from tests.edge.serving import TIMEOUT, Answering, health, server_on
 
 YES = encode(Allow(reason=AllowReason.NO_ALLOW_POLICY, policy=None, mutations=Mutations(), generation=1))
@@ -402,3 +405,95 @@ def test_checks_that_come_at_once_are_each_answered(transport: Transport, addres
 
     assert serve(transport, answer, address, scenario) == [b"%d" % number for number in range(400)]
     assert len(threads) == 1  # so that nothing that a check remembers needs a lock
+
+
+ODD = {
+    **{
+        f"a timeout of {text!a}": call({"grpc-timeout": text})
+        for text in ("-1S", "1", "", "1.5S", "0S", "9" * 12 + "H")
+    },
+    **{f"a path of {path!a}": call({":path": path}) for path in ("", "/", "/\udcff", f"{METHOD}\udcff", "/a/b")},
+    **{f"no {name}": call({name: None}) for name in (":path", ":authority", ":method", "te", "content-type")},
+    "an authority of any octets": call({":authority": "\udcff \0"}),
+    "metadata of any octets": call({"x-a": "caf\udce9\0\r\n"}),
+    "a name of metadata of any octets": call({"x-\udcff": "a"}),
+    "binary metadata that is not Base64": call({"x-bin": "!\udcff"}),
+    "a method of GET": call({":method": "GET"}),
+    "an encoding that nobody knows": call({"grpc-encoding": "brotli"}),
+    "a length that is another": call({"content-length": "3"}),
+    "no HPACK": b"\xff" * 6,
+}
+BODIES = {
+    "two messages": message(b"") * 2,
+    "half a message": message(b"", 3),
+    "a flag of 7": b"\x07" + message(b"")[1:],
+    "no message": b"",
+}
+
+
+@pytest.mark.parametrize("odd", [*ODD, *BODIES])
+def test_no_call_however_odd_ends_the_server(transport: Transport, address: UnixAddress, odd: str) -> None:
+    body = BODIES.get(odd, message(b""))
+
+    def ask_oddly() -> None:
+        with Peer(address) as peer:
+            peer.send(frame(HEADERS, END_HEADERS, 1, ODD.get(odd, CALL)) + frame(DATA, END_STREAM, 1, body))
+            with suppress(EOFError, ConnectionResetError):  # the server has had enough of this connection
+                for _ in range(3):
+                    peer.ping()
+
+    async def scenario(server: Server, channel: Any) -> tuple[bytes, bool]:
+        watcher = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        await watcher.read()  # whose call is open: the server cannot end unnoticed
+        ended = asyncio.create_task(server.ended())
+        await asyncio.to_thread(ask_oddly)
+        async with grpc.aio.insecure_channel(str(address)) as another:
+            answer = await check(another)
+        watcher.cancel()
+        still = not ended.done()
+        ended.cancel()
+        return answer, still
+
+    assert serve(transport, yes, address, scenario) == (YES, True)
+
+
+class _Broken(grpc_core._Core):
+    async def _request_call(self) -> Any:
+        await super()._request_call()
+        raise RuntimeError("broken on purpose")
+
+
+def _end_grpcio(address: UnixAddress) -> None:
+    async def scenario(server: Server, channel: Any) -> None:
+        watcher = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        await watcher.read()
+        with suppress(grpc.aio.AioRpcError):
+            await channel.unary_unary("/not/here", bytes, bytes)(b"", timeout=TIMEOUT)
+        with pytest.raises(RuntimeError, match="broken on purpose"):
+            await asyncio.wait_for(server.ended(), TIMEOUT)
+        os._exit(0)
+
+    grpc_core._Core = _Broken  # type: ignore[misc]
+    serve(Transport.GRPCIO, yes, address, scenario)
+
+
+def test_whatever_ends_grpcio_is_heard_while_a_call_is_open(address: UnixAddress) -> None:
+    """In a process of its own: what such an end leaves in memory ends others."""
+    process = multiprocessing.get_context("spawn").Process(target=_end_grpcio, args=(address,))
+    process.start()
+    process.join(3 * TIMEOUT)
+    process.kill()
+    assert process.exitcode == 0
+
+
+def test_a_grpcio_that_refuses_in_another_way_leaves_the_caller_waiting_and_serves_the_others(
+    address: UnixAddress, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(_: Server, channel: Any) -> tuple[str, bytes]:
+        other = await status(channel.unary_unary("/not/here", bytes, bytes)(b"", timeout=0.2))
+        return other, await check(channel)
+
+    assert serve(Transport.GRPCIO, yes, address, scenario) == ("UNIMPLEMENTED", YES)
+    monkeypatch.setattr(grpc_core, "_handle_rpc", lambda: None)
+    assert serve(Transport.GRPCIO, yes, address, scenario) == ("DEADLINE_EXCEEDED", YES)
+    assert "this grpcio is none that is known" in caplog.text

@@ -17,6 +17,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from countersign.edge.addresses import Address, UnixAddress, prepare_socket, restrict_socket
+from countersign.edge.grpc_core import Core
 from countersign.edge.metadata import Metadata
 from countersign.edge.server import MAX_RECEIVE, MAX_STREAMS, SERVICES, SOCKET_UMASK, Authorizer
 from countersign.edge.silence import Heard, silence
@@ -66,7 +67,7 @@ class GrpcServer:
         self._health = _Health(self._heard)
         # At that age a connection gets a GOAWAY, and what runs on it ends in peace.
         aged = () if tls is None else (("grpc.max_connection_age_ms", int(max_age * 1000)),)
-        self._server = grpc.aio.server(options=(*_OPTIONS, *aged))
+        self._server = Core((*_OPTIONS, *aged))
         callers = None if tls is None else Callers(tls.callers, _report)
 
         async def check(payload: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
@@ -79,9 +80,7 @@ class GrpcServer:
             result = authorizer.answer(payload, context.time_remaining(), said)
             return result if isinstance(result, bytes) else await result()
 
-        self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(SERVICE, {"Check": grpc.unary_unary_rpc_method_handler(check)}),)
-        )
+        self._server.add_registered_method_handlers(SERVICE, {"Check": grpc.unary_unary_rpc_method_handler(check)})
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
     async def start(self) -> None:
@@ -121,8 +120,8 @@ class GrpcServer:
             await self._health.set(service, status)
 
     async def ended(self) -> None:
-        """Return when the server has ended."""
-        await self._server.wait_for_termination()
+        """Return when the server has ended, and raise what ended it."""
+        await self._server.ended()
 
     async def drain(self, grace: float) -> None:
         """Say NOT_SERVING, answer whoever still calls, take no new checks, and give running ones time to end.
