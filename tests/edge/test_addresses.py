@@ -43,6 +43,7 @@ def test_an_address_is_a_unix_socket_or_host_and_port(text: str, address: object
         ("127.0.0.1:9191\n", "neither unix:/path nor host:port"),
         ("unix:authz.sock", "absolute path"),
         ("unix:/" + "x" * 107, "107 bytes at most"),
+        ("unix:/caf\udce9.sock", "a socket path is UTF-8"),
     ],
 )
 def test_anything_else_is_refused_with_what_was_wanted(text: str, message: str) -> None:

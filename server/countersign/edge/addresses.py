@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from countersign.core.facts import is_readable
+
 _HOST_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
 _MAX_PORT: Final = 65535
 _MAX_SOCKET_PATH: Final = 107  # sun_path of Linux, less its NUL
@@ -65,6 +67,8 @@ def parse_address(text: str) -> Address:
             )
         if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
             raise AddressError(f"`{text}`: a socket path may have {_MAX_SOCKET_PATH} bytes at most")
+        if not is_readable(path):
+            raise AddressError(f"`{text}`: a socket path is UTF-8 here, and this one has other octets")
         return UnixAddress(path)
     match = _HOST_PORT.fullmatch(text)
     if match is None or int(match[2]) > _MAX_PORT:
