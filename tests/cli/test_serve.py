@@ -2,10 +2,12 @@
 
 import json
 import signal
+import struct
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -16,6 +18,7 @@ from countersign.mesh.process import wait_until
 from countersign.wire.codec import METHOD, SERVICE
 
 from tests.cli.serving import Serve, free_port
+from tests.edge.frames import GOAWAY, Peer, frame
 from tests.edge.serving import READERS, call, health, reason, request, status_of
 
 NOBODY = READERS.replace("sa/sleep", "sa/nobody")
@@ -195,6 +198,20 @@ def test_the_last_good_set_outlives_the_loss_of_every_policy(tmp_path: Path, pol
         serve.wait_for_log("found no policy in")
         assert decide(serve) == "allow-rule-matched"
         assert decide(serve, method="POST") == "no-allow-rule-matched"
+
+
+@pytest.mark.parametrize("transport", ["native", "grpcio"])
+def test_what_a_peer_says_in_its_frames_is_not_in_the_log(tmp_path: Path, policies: Path, transport: str) -> None:
+    """Whoever may connect could write lines there otherwise, of whatever it likes."""
+    said = struct.pack(">II", 0, 2) + b"bye\n2026-11-22 INFO countersign.app: made up\n"
+    with Serve(tmp_path, policies, "--namespace", "apps", "--transport", transport) as serve:
+        with Peer(serve.address) as peer:
+            peer.send(frame(GOAWAY, 0, 0, said))
+            with suppress(EOFError, ConnectionResetError):  # it has gone, too
+                peer.ping()
+        assert decide(serve) == "allow-rule-matched"
+        assert "listening on" in serve.log
+        assert "made up" not in serve.log
 
 
 def test_without_any_policy_nothing_is_allowed_until_one_comes(tmp_path: Path) -> None:
