@@ -9,7 +9,7 @@ import pytest
 from countersign.edge.addresses import TcpAddress
 from countersign.mesh.process import wait_until
 
-from tests.cli.serving import Serve, consecutive_ports
+from tests.cli.serving import Serve, consecutive_ports, free_port
 from tests.edge.serving import READERS, reason
 from tests.edge.tls.pki import ENVOY, client_of, flags, key_pem, new_authority, server_of, swap
 from tests.edge.tls.test_callers import ask
@@ -54,3 +54,25 @@ def test_sighup_reads_certificates_again_and_says_what_came_of_it(tmp_path: Path
         _hang_up(serve)
         assert wait_until("the new ones", lambda: answers(new), within=10, child=serve.child)
         assert answers(old) is None
+
+
+@pytest.mark.parametrize(("verbosity", "told"), [("INFO", True), (None, False)])
+def test_why_a_handshake_fails_is_logged_where_grpcio_is_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verbosity: str | None, *, told: bool
+) -> None:
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
+    if verbosity is not None:
+        monkeypatch.setenv("GRPC_VERBOSITY", verbosity)
+    ours, theirs, port = new_authority("Our CA"), new_authority("Their CA"), free_port()
+    policies, files = tmp_path / "p.yaml", tmp_path / "tls"
+    policies.write_text(READERS)
+    swap(files, "v1", server_of(ours), ours)
+    with Serve(tmp_path, policies, "--namespace", "apps", "--listen", f"127.0.0.1:{port}", *flags(files)) as serve:
+        address = TcpAddress("127.0.0.1", port)
+        wait_until("being ready", lambda: serve.ready() == "ok" or None, within=20, child=serve.child)
+        with pytest.raises(grpc.RpcError):
+            ask(address, client_of(theirs, ENVOY), ours)
+        if told:
+            serve.wait_for_log("CERTIFICATE_VERIFY_FAILED")
+        assert reason(ask(address, client_of(ours, ENVOY), ours)) == "allow-rule-matched"
+        assert ("CERTIFICATE_VERIFY_FAILED" in serve.log) is told

@@ -186,13 +186,9 @@ def port(tmp_path: Path, handshakes: Handshakes) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
-def test_less_than_tls_1_2_is_refused_by_the_server(
-    port: int, certificate: Path, version: ssl.TLSVersion, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(OSError, match=r"EOF|reset"):
+def test_less_than_tls_1_2_is_refused_by_the_server(port: int, certificate: Path, version: ssl.TLSVersion) -> None:
+    with pytest.raises(OSError, match=r"EOF|reset"):  # this client, if it refused, would name the protocol
         handshake(port, certificate, version)
-
-    assert "UNSUPPORTED_PROTOCOL" in capfd.readouterr().err  # grpcio says it, so it is not this client that refuses
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
